@@ -1,0 +1,115 @@
+"""The configuration of one run, as plain dataclasses; Hydra composes it, everything else reads it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
+
+from touchneedle.conf import registry
+
+
+@dataclass
+class ComponentConfig:
+    """A toy or an estimator: its registry name and the options that differ from its defaults."""
+
+    name: str
+    params: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class BudgetConfig:
+    """Number of simulated training events, validation included."""
+
+    name: str = "tiny"
+    n_train: int = 2_000
+
+
+@dataclass
+class EvaluationConfig:
+    """How hard to look.
+
+    Attributes:
+        n_experiments: pseudo-experiments per theta point and number of events.
+        n_points: theta points (the first is nominal).
+        n_test: test events of the density and closure metrics.
+        n_events: sizes of the pseudo-experiments.
+        n_pool: events in the pool that the pseudo-experiments of a point share.
+    """
+
+    name: str = "quick"
+    n_experiments: int = 100
+    n_points: int = 1
+    n_test: int = 20_000
+    n_events: tuple[int, ...] = (100, 1_000)
+    n_pool: int = 50_000
+
+
+@dataclass
+class TrainerConfig:
+    """The training loop.
+
+    Attributes:
+        max_epochs: passes over the training events.
+        patience: epochs without a better validation loss before stopping early.
+        validation_fraction: share of the budget kept for validation.
+        gradient_clip: largest norm of the gradient.
+        accelerator: ``auto``, ``cpu`` or ``gpu``; does not enter the run's identity.
+        threads: CPU threads of torch; 0 leaves torch's own choice.
+        progress: show a progress bar on a terminal.
+    """
+
+    name: str = "default"
+    max_epochs: int = 40
+    batch_size: int = 512
+    patience: int = 10
+    validation_fraction: float = 0.1
+    gradient_clip: float = 5.0
+    accelerator: Literal["auto", "cpu", "gpu"] = "auto"
+    threads: int = 0
+    progress: bool = True
+
+
+@dataclass
+class OptimizerConfig:
+    """The optimiser and its learning-rate schedule."""
+
+    name: Literal["adam", "adamw", "nadam", "radam"] = "adamw"
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    schedule: Literal["constant", "cosine"] = "cosine"
+
+
+@dataclass
+class EnsembleConfig:
+    """Members trained on the same events from different initial weights; their log_ratio is averaged."""
+
+    name: str = "none"
+    members: int = 1
+
+
+@dataclass
+class ExperimentConfig:
+    """One cell of a sweep: everything that ``run_experiment`` needs."""
+
+    toy: ComponentConfig
+    estimator: ComponentConfig
+    budget: BudgetConfig = field(default_factory=BudgetConfig)
+    design: Literal["prior", "templates", "templates_joint", "pairs"] = "prior"
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
+    seed: int = 0
+    results: str = "results/local"
+    plugins: list[str] = field(default_factory=list)
+
+
+def parse_config(values: Mapping[str, Any]) -> ExperimentConfig:
+    """A checked `ExperimentConfig` from nested mappings; raises `InputError` naming the wrong field."""
+    return registry.build_options(ExperimentConfig, values, "run")
+
+
+def config_to_dict(config: ExperimentConfig) -> dict[str, Any]:
+    """The configuration as JSON-ready nested dictionaries."""
+    return asdict(config)

@@ -1,0 +1,1 @@
+"""Metrics by family: each is a function of an `EvaluationContext` that returns `Metric` rows."""

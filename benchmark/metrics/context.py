@@ -1,0 +1,72 @@
+"""What a metric may look at: the toy, the trained estimator in float64, the frozen test events."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from touchneedle.benchmark.config import EvaluationConfig
+from touchneedle.benchmark.seeding import derive_generator
+from touchneedle.estimators.base import Estimator, build_estimator
+from touchneedle.toys.base import Events, ExactToy, FiniteToy, SimulatedToy, Toy
+
+# Prior quantiles of the parameters of interest at the theta points beyond nominal; nuisances sit at
+# plus or minus one constraint sigma there, with alternating signs.
+POINT_QUANTILES = (0.25, 0.75, 0.4, 0.6)
+
+
+@dataclass(frozen=True)
+class EvaluationContext:
+    """Toy, estimator and seeds of one evaluation; test events do not depend on the estimator.
+
+    Attributes:
+        seed: base seed of the test events (one per toy and repetition, the same for all estimators).
+    """
+
+    toy: Toy
+    estimator: Estimator
+    config: EvaluationConfig
+    seed: int
+
+    def generator(self, *labels: object) -> torch.Generator:
+        """A generator for one purpose, the same for every estimator of this toy."""
+        return derive_generator(self.seed, "test", self.toy.spec.name, *labels)
+
+    @cached_property
+    def points(self) -> Tensor:
+        """The theta points (n_points, p): nominal first."""
+        return theta_points(self.toy, self.config.n_points)
+
+    @cached_property
+    def oracle(self) -> Estimator | None:
+        """The exact answer, in float64, where the toy has one."""
+        if not isinstance(self.toy, ExactToy):
+            return None
+        return build_estimator("oracle", self.toy.spec, truth=self.toy).double()
+
+    def events_at(self, theta: Tensor, n: int, *labels: object) -> Events:
+        """``n`` test events at one theta point (p,); for finite toys the whole reweighted test split."""
+        toy = self.toy
+        if isinstance(toy, FiniteToy):
+            pool = toy.pool("test")
+            return pool.with_weight(toy.reweight(pool, theta))
+        if not isinstance(toy, SimulatedToy):
+            raise TypeError(f"{toy.spec.name} can neither be sampled nor reweighted")
+        return toy.sample(theta.expand(n, -1), generator=self.generator(*labels))
+
+
+def theta_points(toy: Toy, n_points: int) -> Tensor:
+    """Nominal, then points with the parameters of interest at prior quantiles and nuisances at +-1 sigma."""
+    space = toy.spec.parameters
+    points = [space.nominal]
+    for k, quantile in enumerate(POINT_QUANTILES[: n_points - 1]):
+        u = torch.full((len(space),), quantile, dtype=torch.float64)
+        point = space.from_normal(torch.special.ndtri(u))
+        for order, column in enumerate(space.nuisance):
+            anchors = space.parameters[column].template_anchors
+            point[column] = anchors[-1] if (order + k) % 2 == 0 else anchors[0]
+        points.append(point)
+    return torch.stack(points)

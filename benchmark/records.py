@@ -1,0 +1,165 @@
+"""Records: one JSON file per run, the only thing that reports read.
+
+``<results>/<run_id>.json`` is written last and atomically. Curves and pseudo-experiments lie beside
+it in ``<results>/<run_id>/`` (``curves.parquet``, ``fits.parquet``), weights in
+``<results>/fits/<fit_id>/``.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from touchneedle.conf.errors import InputError
+
+SCHEMA_VERSION = 1
+Status = Literal["ok", "failed", "skipped"]
+Direction = Literal["lower", "higher", "target"]
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
+
+
+class Null(_Model):
+    """Truth-vs-truth level of a sample metric at the same number of events."""
+
+    value: float
+    stderr: float | None = None
+
+
+class Metric(_Model):
+    """One number with its error.
+
+    Attributes:
+        family: density, calibration, closure, fit or cost.
+        at: where it holds: parameter, feature, point (index of the theta point), level, n_events, ...;
+            ``reason`` says why ``value`` is missing (n/a).
+        stderr: one standard error; None only where ``value`` is None or a plain count.
+        n: what the number was averaged over (events, pseudo-experiments).
+        direction: whether lower or higher is better, or a ``target`` given in ``at["target"]``.
+        null: truth-vs-truth level, for sample metrics.
+    """
+
+    family: str
+    name: str
+    at: dict[str, str | float | int | bool | None] = Field(default_factory=dict)
+    value: float | None
+    stderr: float | None = None
+    n: int | None = None
+    direction: Direction = "lower"
+    null: Null | None = None
+
+
+class ToyInfo(_Model):
+    """Which toy: name, version (content hash for files), options."""
+
+    name: str
+    version: str = ""
+    params: dict[str, Any] = Field(default_factory=dict)
+
+
+class EstimatorInfo(_Model):
+    """Which estimator: name, version, the distribution or file that it came from, options."""
+
+    name: str
+    version: str = ""
+    distribution: str = ""
+    params: dict[str, Any] = Field(default_factory=dict)
+
+
+class Budget(_Model):
+    """Number of simulated training events, validation included."""
+
+    name: str
+    n_train: int
+
+
+class Record(_Model):
+    """The outcome of one run. ``config`` repeats it; ``reason`` says why it failed or was skipped."""
+
+    schema_version: int = SCHEMA_VERSION
+    run_id: str
+    fit_id: str
+    status: Status
+    reason: str = ""
+    track: Literal["default", "tuned", "open"] = "default"
+    toy: ToyInfo
+    estimator: EstimatorInfo
+    budget: Budget
+    design: str
+    seed: int
+    seeds: dict[str, int] = Field(default_factory=dict)
+    metrics: list[Metric] = Field(default_factory=list)
+    cost: dict[str, float | int | str | None] = Field(default_factory=dict)
+    environment: dict[str, Any] = Field(default_factory=dict)
+    config: dict[str, Any] = Field(default_factory=dict)
+    traceback: str = ""
+
+
+def record_path(results: str | Path, run_id: str) -> Path:
+    """Where the record of a run lies."""
+    return Path(results) / f"{run_id}.json"
+
+
+def write_record(results: str | Path, record: Record) -> Path:
+    """Write a record atomically (temporary file, then rename)."""
+    path = record_path(results, record.run_id)
+    write_atomically(path, record.model_dump_json(indent=1) + "\n")
+    return path
+
+
+def write_atomically(path: Path, content: str | bytes) -> None:
+    """Write a whole file or nothing; raises `InputError` for an unwritable folder or a full disk."""
+    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
+    data = content.encode() if isinstance(content, str) else content
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except OSError as error:
+        _discard(temporary)
+        raise InputError(f"cannot write {path}: {error.strerror or error}; choose a writable folder with free space") from error
+
+
+def read_record(path: str | Path) -> Record:
+    """Read one record; raises `InputError` naming the file if it is corrupt or of another schema."""
+    path = Path(path)
+    try:
+        record = Record.model_validate_json(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"record {path}: {error.strerror or error}") from error
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"]) or "file"
+        raise InputError(f"record {path} is corrupt ({where}: {first['msg']}); delete it and run again") from error
+    if record.schema_version != SCHEMA_VERSION:
+        raise InputError(f"record {path}: expected schema version {SCHEMA_VERSION}; got {record.schema_version}")
+    return record
+
+
+def record_files(path: str | Path) -> list[Path]:
+    """The record files of a results folder, sorted; raises `InputError` if it is not a folder."""
+    folder = Path(path)
+    if not folder.is_dir():
+        raise InputError(f"results {folder}: expected a folder of records; there is none (run a sweep first)")
+    return sorted(file for file in folder.glob("*.json") if not file.name.startswith("."))
+
+
+def read_records(path: str | Path) -> list[Record]:
+    """All records of a results folder, sorted by file name."""
+    return [read_record(file) for file in record_files(path)]
+
+
+def _discard(temporary: Path) -> None:
+    try:
+        temporary.unlink(missing_ok=True)
+    except OSError:
+        return

@@ -1,0 +1,1 @@
+"""Text templates: job scripts and the skeleton of a plugin package."""

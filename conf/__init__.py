@@ -1,0 +1,1 @@
+"""Configuration: the registry of components, and the Hydra groups as YAML files."""

@@ -1,0 +1,248 @@
+"""The estimator contract: every family of NSBI answers ``log_ratio``. Read this first.
+
+    log_ratio(x, theta) = log p(x|theta) - log p(x|theta_0),   theta_0 = spec.parameters.nominal
+
+NLE gives it as a difference of log densities, NLRE of logits, NPE through posterior over prior,
+NPSE by integrating scores. What a family can do beyond that is declared in ``capabilities``; a metric
+names what it needs, and reports show n/a where it is missing.
+
+Shapes, stated once: x (n, d), theta (n, p) or one point (p,), results (n,). Results are float64; the
+computation runs in the module's own dtype (train in float32, call ``.double()`` to fit). Authors
+write the underscored methods on checked, cast, row-aligned tensors. State lives in parameters and
+buffers only, so that ``state_dict`` is the whole estimator; a buffer may be sized in ``prepare``.
+"""
+
+from __future__ import annotations
+
+import itertools
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor, nn
+
+from touchneedle.conf import registry
+from touchneedle.conf.errors import InputError
+from touchneedle.toys.base import Events, EventSource, Toy, ToySpec, check_matrix, expand_theta
+
+Capability = Literal["log_prob", "sample", "score", "posterior_log_prob", "posterior_sample", "signed", "set"]
+Design = Literal["prior", "templates", "templates_joint", "pairs"]
+PAIRS_PER_CHUNK = 2**18
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One training stage.
+
+    Attributes:
+        parameters: the parameters trained in it.
+        event_filter: events (n) -> mask (n,) of those used; None for all.
+    """
+
+    name: str
+    parameters: tuple[nn.Parameter, ...]
+    event_filter: Callable[[Events], Tensor] | None = None
+
+
+class Estimator(nn.Module, ABC):
+    """Abstract. A learned (or exact) answer to ``log_ratio``, built from a `ToySpec`, never from the toy.
+
+    Attributes:
+        Config: dataclass of the options, with real defaults, in the estimator's own file.
+        version: raised whenever the same training would give other numbers.
+        capabilities: what it can do beyond ``log_ratio``.
+        designs: event designs that it can be trained on.
+        needs_truth: controls only; the toy is passed as third argument.
+        normalised: E_{p(x|theta_0)}[exp log_ratio] = 1 by construction, at every theta.
+        additive: the set-level ``log_likelihood_ratio`` is the sum over events.
+    """
+
+    Config: ClassVar[type]
+    version: ClassVar[str] = "1"
+    capabilities: ClassVar[frozenset[Capability]] = frozenset()
+    designs: ClassVar[frozenset[Design]] = frozenset({"prior"})
+    needs_truth: ClassVar[bool] = False
+    normalised: ClassVar[bool] = False
+    additive: ClassVar[bool] = True
+
+    def __init__(self, spec: ToySpec, config: Any) -> None:
+        super().__init__()
+        self.spec = spec
+        self.config = config
+        self.register_buffer("nominal", spec.parameters.nominal.float())
+
+    # What an author writes: _log_ratio always, the rest where the method learns or can do more.
+
+    @abstractmethod
+    def _log_ratio(self, x: Tensor, theta: Tensor) -> Tensor: ...
+
+    def _prepare(self, source: EventSource) -> None:
+        """Learn standardisation from training events; closed-form methods fit here."""
+
+    def _loss(self, events: Events, generator: torch.Generator) -> Tensor:
+        raise NotImplementedError(f"{type(self).__name__} has no loss: it is not trained by gradient")
+
+    def _log_prob(self, x: Tensor, theta: Tensor) -> Tensor:
+        raise self._lacks("log_prob")
+
+    def _sample(self, theta: Tensor, generator: torch.Generator) -> Tensor:
+        raise self._lacks("sample")
+
+    def _posterior_log_prob(self, theta: Tensor, x: Tensor) -> Tensor:
+        raise self._lacks("posterior_log_prob")
+
+    def _posterior_sample(self, x: Tensor, n: int, generator: torch.Generator) -> Tensor:
+        raise self._lacks("posterior_sample")
+
+    def _log_ratio_grid(self, x: Tensor, theta: Tensor) -> Tensor:
+        """(n, m) from (n, d) and (m, p); override where work can be shared between thetas."""
+        n, m = len(x), len(theta)
+        pairs_x = x.repeat_interleave(m, 0)
+        pairs_theta = theta.repeat(n, 1)
+        return self._log_ratio(pairs_x, pairs_theta).reshape(n, m)
+
+    # Training.
+
+    def prepare(self, source: EventSource) -> None:
+        """See the training events once before training: standardisation, closed-form fits."""
+        self._prepare(source)
+
+    def stages(self) -> tuple[Stage, ...]:
+        """Training stages in order; one with all parameters by default, none if there are no parameters."""
+        parameters = tuple(p for p in self.parameters() if p.requires_grad)
+        return (Stage("train", parameters),) if parameters else ()
+
+    def loss(self, events: Events, generator: torch.Generator) -> Tensor:
+        """Weighted loss of each event, shape (n,); the trainer only averages."""
+        return self._loss(self._cast_events(events), generator)
+
+    def finish(self, validation: Events) -> None:
+        """Calibration or ensemble weights, from validation events; nothing by default."""
+
+    # The one idea.
+
+    def log_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
+        """log p(x|theta) - log p(x|theta_0), shape (n,); NaN where a signed ratio is <= 0."""
+        return self._log_ratio(*self._checked(x, theta)).double()
+
+    def log_ratio_grid(self, x: Tensor, theta: Tensor) -> Tensor:
+        """``log_ratio`` of every event x (n, d) at every point theta (m, p): shape (n, m), in chunks of events."""
+        x = self._cast(check_matrix("x", x, self.spec.x_dim))
+        theta = self._cast(check_matrix("theta", theta, self.spec.theta_dim))
+        size = max(1, PAIRS_PER_CHUNK // max(1, len(theta)))
+        return torch.cat([self._log_ratio_grid(part, theta).double() for part in x.split(size)])
+
+    def log_likelihood_ratio(self, events: Events, theta: Tensor) -> Tensor:
+        """Weighted sum of ``log_ratio`` over a set of events at theta (m, p): shape (m,)."""
+        return events.weight.double().to(self.device) @ self.log_ratio_grid(events.x, theta)
+
+    def log_normalisation(self, theta: Tensor) -> Tensor:
+        """log E[r(x|theta)] over the reference events at theta (m, p): shape (m,); 0 if not to be corrected.
+
+        A fit subtracts it once per event (local normalisation): a ratio whose expectation drifts
+        with theta biases the fit n times over.
+        """
+        return torch.zeros(len(theta), dtype=torch.float64, device=self.device)
+
+    # By capability.
+
+    def ratio(self, x: Tensor, theta: Tensor) -> Tensor:
+        """p(x|theta) / p(x|theta_0), shape (n,); signed methods override it and may return negative values."""
+        return self.log_ratio(x, theta).exp()
+
+    def log_prob(self, x: Tensor, theta: Tensor) -> Tensor:
+        """log p(x|theta), shape (n,)."""
+        return self._log_prob(*self._checked(x, theta)).double()
+
+    def sample(self, theta: Tensor, generator: torch.Generator) -> Tensor:
+        """One x per row of theta (n, p): shape (n, d)."""
+        return self._sample(self._cast(check_matrix("theta", theta, self.spec.theta_dim)), generator)
+
+    def score(self, x: Tensor, theta: Tensor) -> Tensor:
+        """grad_theta log p(x|theta), shape (n, p); by default the gradient of ``log_ratio``."""
+        theta = expand_theta(theta, len(x)).detach().clone().requires_grad_()
+        with torch.enable_grad():
+            (score,) = torch.autograd.grad(self.log_ratio(x, theta).sum(), theta)
+        return score.double()
+
+    def posterior_log_prob(self, theta: Tensor, x: Tensor) -> Tensor:
+        """log p(theta|x_1..x_k) for theta (b, p) and sets x (b, k, d): shape (b,)."""
+        return self._posterior_log_prob(self._cast(theta), self._cast(self._check_sets(x))).double()
+
+    def posterior_sample(self, x: Tensor, n: int, generator: torch.Generator) -> Tensor:
+        """``n`` draws from p(theta|x_1..x_k) for each set in x (b, k, d): shape (b, n, p)."""
+        return self._posterior_sample(self._cast(self._check_sets(x)), n, generator).double()
+
+    # Housekeeping.
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Dtype of the computation."""
+        return self._first_tensor().dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Device of the computation."""
+        return self._first_tensor().device
+
+    def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
+        """Restore a ``state_dict`` whose buffers may have been sized in ``prepare``."""
+        for name, buffer in list(self.named_buffers()):
+            if name in tensors and tensors[name].shape != buffer.shape:
+                owner, _, leaf = name.rpartition(".")
+                setattr(self.get_submodule(owner), leaf, buffer.new_empty(tensors[name].shape))
+        self.load_state_dict(dict(tensors))
+
+    def require(self, capability: Capability) -> None:
+        """Raise `InputError` if the estimator lacks a capability."""
+        if capability not in self.capabilities:
+            raise self._lacks(capability)
+
+    def _lacks(self, capability: str) -> InputError:
+        have = ", ".join(sorted(self.capabilities)) or "log_ratio only"
+        return InputError(f"{type(self).__name__} has no {capability}; it offers: {have}")
+
+    def _first_tensor(self) -> Tensor:
+        return next(t for t in itertools.chain(self.parameters(), self.buffers()) if t.is_floating_point())
+
+    def _checked(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+        x = check_matrix("x", x, self.spec.x_dim)
+        theta = check_matrix("theta", expand_theta(theta, len(x)), self.spec.theta_dim)
+        return self._cast(x), self._cast(theta)
+
+    def _check_sets(self, x: Tensor) -> Tensor:
+        if x.ndim != 3 or x.shape[-1] != self.spec.x_dim:
+            raise InputError(f"x: expected shape (b, n_set, {self.spec.x_dim}); got {tuple(x.shape)}")
+        return x
+
+    def _cast(self, value: Tensor) -> Tensor:
+        return value.to(device=self.device, dtype=self.dtype)
+
+    def _cast_events(self, events: Events) -> Events:
+        values = {name: getattr(events, name) for name in _FLOAT_COLUMNS}
+        columns: dict[str, Any] = {name: None if value is None else self._cast(value) for name, value in values.items()}
+        return Events(label=events.label, **columns)
+
+
+_FLOAT_COLUMNS = ("x", "theta", "weight", "generated_at", "joint_log_ratio", "joint_score")
+
+
+def build_estimator(name: str, spec: ToySpec, *, truth: Toy | None = None, **params: Any) -> Estimator:
+    """The estimator called ``name`` for a toy's spec; raises `InputError` for a wrong name or option.
+
+    ``truth`` is the toy itself, required by (and passed to) controls with ``needs_truth`` only.
+    """
+    estimator_class: Any = registry.estimators.load(name)
+    config = registry.build_options(estimator_class.Config, params, f"estimator {name}")
+    if not estimator_class.needs_truth:
+        return estimator_class(spec, config)
+    if truth is None:
+        raise InputError(f"estimator {name} is a control: expected the toy as truth=...; got none")
+    return estimator_class(spec, config, truth)
+
+
+def register_estimator(name: str) -> Callable[[registry.Component], registry.Component]:
+    """Class decorator: makes an estimator available under ``name`` in this process."""
+    return registry.estimators.register(name)

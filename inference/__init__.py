@@ -1,0 +1,1 @@
+"""Inference: what fits. Needs the base install alone."""

@@ -1,0 +1,1 @@
+"""Reports: what tells. A pure function of records."""

@@ -1,0 +1,118 @@
+"""Events: what a simulator hands over, in memory (`Events`) or streamed (`EventSource`)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from touchneedle.conf.errors import InputError
+
+
+@dataclass(frozen=True)
+class Feature:
+    """One observable: a column of x.
+
+    Attributes:
+        support: (low, high) outside which the density is zero, if any.
+        missing: the value that marks a missing entry, if any.
+    """
+
+    name: str
+    unit: str = ""
+    latex: str = ""
+    kind: Literal["continuous", "discrete", "periodic"] = "continuous"
+    support: tuple[float, float] | None = None
+    missing: float | None = None
+
+
+@dataclass(frozen=True)
+class Events:
+    """A batch of n weighted events.
+
+    Attributes:
+        x: observables (n, d), float32 from simulators.
+        theta: parameter point that each event stands for (n, p), float64.
+        weight: event weights (n,).
+        label: process index (n,), int64, where the simulator knows it.
+        generated_at: parameter point that generated the event (n, p); ``theta`` unless said.
+        joint_log_ratio: log p(x, z|theta) - log p(x, z|theta_0) (n,), evaluated at ``theta``.
+        joint_score: grad_theta log p(x, z|theta) (n, p), evaluated at ``theta``
+            (Brehmer et al. 2018, arXiv:1805.00020, eqs. 3 and 4).
+    """
+
+    x: Tensor
+    theta: Tensor
+    weight: Tensor
+    label: Tensor | None = None
+    generated_at: Tensor | None = None
+    joint_log_ratio: Tensor | None = None
+    joint_score: Tensor | None = None
+
+    def __post_init__(self) -> None:
+        n = len(self.x)
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None and len(value) != n:
+                raise InputError(f"events: expected {n} rows in {field.name}, as in x; got {len(value)}")
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def __getitem__(self, index: Tensor | slice) -> Events:
+        """The chosen events (a slice, a mask or an index tensor)."""
+        chosen: dict[str, Any] = {f.name: None if (v := getattr(self, f.name)) is None else v[index] for f in fields(self)}
+        return Events(**chosen)
+
+    def to(self, device: torch.device | str) -> Events:
+        """The same events on another device."""
+        moved: dict[str, Any] = {f.name: None if (v := getattr(self, f.name)) is None else v.to(device) for f in fields(self)}
+        return Events(**moved)
+
+    def with_weight(self, weight: Tensor) -> Events:
+        """The same events with other weights."""
+        return replace(self, weight=weight)
+
+    def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Events]:
+        """Batches of at most ``size`` events, shuffled if a generator is given."""
+        n = len(self)
+        order = torch.arange(n) if generator is None else torch.randperm(n, generator=generator)
+        for start in range(0, n, size):
+            yield self[order[start : start + size]]
+
+
+@runtime_checkable
+class EventSource(Protocol):
+    """Where training events come from; `Events` is one (in memory), files are another (streamed)."""
+
+    def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Events]:
+        """Batches of at most ``size`` events."""
+        ...
+
+    def __len__(self) -> int: ...
+
+
+def collect(source: EventSource, limit: int | None = None) -> Events:
+    """The first ``limit`` events of a source (all by default) in memory."""
+    if isinstance(source, Events):
+        return source if limit is None else source[:limit]
+    parts: list[Events] = []
+    have = 0
+    for batch in source.batches(65_536):
+        parts.append(batch)
+        have += len(batch)
+        if limit is not None and have >= limit:
+            break
+    return concatenate(parts)[: limit if limit is not None else have]
+
+
+def concatenate(parts: list[Events]) -> Events:
+    """One `Events` from several; an optional column is kept if all parts have it."""
+    columns: dict[str, Any] = {}
+    for field in fields(Events):
+        values = [getattr(part, field.name) for part in parts]
+        columns[field.name] = None if any(v is None for v in values) else torch.cat(values)
+    return Events(**columns)
