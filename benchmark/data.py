@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from torch import Tensor
 from touchneedle.benchmark.seeding import derive_generator
 from touchneedle.conf.errors import InputError, SkipCell
 from touchneedle.toys.base import Events, ExactToy, FiniteToy, ParameterSpace, SimulatedToy, Toy, concatenate
+from touchneedle.toys.mixture import joint_truth
 
 
 def make_events(toy: Toy, n_train: int, design: str, seed: int) -> Events:
@@ -82,5 +84,14 @@ def _pair_events(toy: SimulatedToy, n_train: int, generator: torch.Generator) ->
     half = n_train // 2
     at_theta = toy.sample(theta[:half], generator=generator)
     at_nominal = toy.sample(toy.spec.parameters.nominal.expand(n_train - half, -1), generator=generator)
-    events = concatenate([at_theta, toy.at_hypothesis(at_nominal, theta[half:])])
+    events = concatenate([_at_hypothesis(toy, at_theta, theta[:half]), _at_hypothesis(toy, at_nominal, theta[half:])])
     return events[torch.randperm(n_train, generator=generator)]
+
+
+def _at_hypothesis(toy: ExactToy, events: Events, theta: Tensor) -> Events:
+    """The same events with joint ratio and score evaluated at ``theta``, which need not have generated them."""
+    if events.label is None:
+        joint = toy.log_ratio(events.x, theta), toy.score(events.x, theta)
+    else:
+        joint = joint_truth(toy, events.x, events.label, theta)
+    return replace(events, theta=theta, generated_at=events.theta, joint_log_ratio=joint[0], joint_score=joint[1])
