@@ -16,7 +16,22 @@ from typer.core import TyperGroup
 from touchneedle.conf.errors import InputError
 
 BENCH_PACKAGES = frozenset(
-    "hydra omegaconf hydra_plugins joblib lightning zuko nflows normflows pandas sklearn ot jinja2 matplotlib seaborn".split()
+    [
+        "hydra",
+        "omegaconf",
+        "hydra_plugins",
+        "joblib",
+        "lightning",
+        "zuko",
+        "nflows",
+        "normflows",
+        "pandas",
+        "sklearn",
+        "ot",
+        "jinja2",
+        "matplotlib",
+        "seaborn",
+    ]
 )
 INSTALL_BENCH = "pip install 'touchneedle[bench]'"
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
@@ -90,7 +105,9 @@ Results = Annotated[Path, typer.Argument(help="Folder of records.", metavar="RES
 
 
 @app.callback()
-def _root(debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; works after the command, too.")] = False) -> None:
+def _root(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; works after the command, too.")] = False,
+) -> None:
     """Touchneedle measures how true neural density estimators are before an experiment trusts them.
 
     First steps:
@@ -108,12 +125,11 @@ def run(
     multirun: Multirun = False,
     plugin: Plugins = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which cells there are and which are done.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Run again what is done already.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Score again what is done already.")] = False,
 ) -> None:
     """Train and judge: one cell, or a sweep of them. Repeating the command goes on where it stopped.
 
     Examples:
-
       touchneedle run toy=mass_bump estimator=zuko_nsf budget=small seed=0
       touchneedle run toy=event_table toy.path=events.parquet estimator=ratio_bce
       touchneedle run -m toy=mass_bump,two_moons estimator=zuko_nsf,ratio_bce seed=0,1,2
@@ -137,7 +153,6 @@ def run_line(
     """Run one line of a job list (in a batch job).
 
     Example:
-
       touchneedle run-line jobs.txt $SLURM_ARRAY_TASK_ID
     """
     from touchneedle.benchmark.plan import make_plan, read_job
@@ -157,7 +172,6 @@ def plan(
     """Write a job list: one line for each cell that is not finished, for a batch system.
 
     Examples:
-
       touchneedle plan -m sweep=house -o jobs.txt --templates .
       sbatch job.slurm          (Slurm)          condor_submit job.sub          (HTCondor)
       xargs -a jobs.txt -L1 -P4 touchneedle run  (this machine)
@@ -178,7 +192,6 @@ def evaluate(results: Results, overrides: Overrides = None, plugin: Plugins = No
     """Score existing fits with another evaluation, without training again.
 
     Example:
-
       touchneedle evaluate results/local evaluation=standard
     """
     from touchneedle.benchmark.plan import compose_evaluation, load_plugins
@@ -201,13 +214,16 @@ def report(
     """Write the leaderboard of a folder of records: HTML, Markdown and CSV.
 
     Example:
-
       touchneedle report results/local -o reports/local
     """
     from touchneedle.reports.leaderboard import write_report
 
-    for path in write_report(results, output):
+    written = write_report(results, output)
+    for path in written.paths:
         typer.echo(path)
+    for problem in written.problems:
+        typer.echo(f"touchneedle: {problem}", err=True)
+    raise typer.Exit(FAILED if written.problems else 0)
 
 
 @app.command("list")
@@ -219,7 +235,6 @@ def list_(
     """List what can be chosen, where it comes from, and which plugins are broken and why.
 
     Examples:
-
       touchneedle list estimators
       touchneedle list --json
     """
@@ -235,7 +250,10 @@ def list_(
         return
     from touchneedle.benchmark.tables import show
 
-    show(["kind", "name", "from", "description"], [(r.kind, r.name, r.origin, f"BROKEN {r.broken}" if r.broken else r.description) for r in rows])
+    show(
+        ["kind", "name", "from", "description"],
+        [(r.kind, r.name, r.origin, f"BROKEN {r.broken}" if r.broken else r.description) for r in rows],
+    )
 
 
 @app.command()
@@ -247,7 +265,6 @@ def check(
     """Check that a toy or an estimator keeps its contract: one row for each named check.
 
     Examples:
-
       touchneedle check ratio_bce
       touchneedle check my_method --plugin my_method.py --toy mass_bump
       touchneedle check event_table toy.path=events.parquet
@@ -271,7 +288,6 @@ def new_plugin(
     """Make a package with one estimator, its test and its entry point, ready to change.
 
     Example:
-
       touchneedle new-plugin my_ratio && pip install ./my_ratio && touchneedle check my_ratio
     """
     from touchneedle.benchmark.new_plugin import write_plugin

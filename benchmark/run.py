@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -52,10 +52,11 @@ METRICS_VERSION = 1
 NOT_IN_IDENTITY = ("name", "accelerator", "progress", "threads")
 
 
-def run_experiment(config: ExperimentConfig, *, wait: bool = True) -> Record | None:
+def run_experiment(config: ExperimentConfig, *, force: bool = False, wait: bool = True) -> Record | None:
     """Train, score and record one cell, or return its record if a good one exists.
 
     Args:
+        force: score again even if there is a good record (weights are kept).
         wait: wait for another process that works on the same cell; otherwise return None then.
 
     Raises:
@@ -67,13 +68,14 @@ def run_experiment(config: ExperimentConfig, *, wait: bool = True) -> Record | N
         fit_id, run_id = identify(config)
     except InputError as error:
         return _record_failure(config, error)
-    done = _good_record(results, run_id)
+    done = None if force else _good_record(results, run_id)
     if done is not None:
         return done
     with hold_cell(results, fit_id, wait=wait) as held:
         if not held:
             return None
-        return _good_record(results, run_id) or _run(config, fit_id, run_id)
+        done = None if force else _good_record(results, run_id)
+        return done or _run(config, fit_id, run_id)
 
 
 def check_config(config: ExperimentConfig) -> None:
@@ -159,7 +161,7 @@ def _train_and_score(config: ExperimentConfig, fit_id: str, record: Record) -> t
 
 def _build(config: ExperimentConfig, toy: Toy, seed: int) -> Estimator:
     members = [_build_one(config, toy, derive_seed(seed, "member", k)) for k in range(config.ensemble.members)]
-    return members[0] if len(members) == 1 else Ensemble(toy.spec, members)
+    return members[0] if len(members) == 1 else Ensemble(members)
 
 
 def _build_one(config: ExperimentConfig, toy: Toy, seed: int) -> Estimator:
@@ -173,7 +175,7 @@ def _train_members(estimator: Estimator, events: Any, config: ExperimentConfig, 
     if not isinstance(estimator, Ensemble):
         return train(estimator, events, config.trainer, config.optimizer, seed)
     logs = [
-        train(member, events, config.trainer, config.optimizer, derive_seed(seed, "member", k))
+        train(cast(Estimator, member), events, config.trainer, config.optimizer, derive_seed(seed, "member", k))
         for k, member in enumerate(estimator.members)
     ]
     return replace(logs[0], seconds=sum(log.seconds for log in logs))

@@ -281,4 +281,6 @@ def _unknown_component(group: str, name: str) -> str:
 def _known(key: str) -> list[str]:
     group = key.split(".")[0]
     options = option_names(group)
-    return [f"{group}.{name}" for name in options] if options else [field.name for field in fields(ExperimentConfig)] + ["launcher", "sweep"]
+    return (
+        [f"{group}.{name}" for name in options] if options else [field.name for field in fields(ExperimentConfig)] + ["launcher", "sweep"]
+    )

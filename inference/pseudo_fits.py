@@ -177,9 +177,7 @@ def whitening(covariance: Tensor, metric: Tensor | None) -> Tensor | None:
     return covariance if bool(((ratios > 1 / 16) & (ratios < 16)).all()) else metric
 
 
-def _pool_fit(
-    estimator: Estimator, experiments: PseudoExperiments, start: Centre, metric: Tensor | None, max_events: int
-) -> Centre:
+def _pool_fit(estimator: Estimator, experiments: PseudoExperiments, start: Centre, metric: Tensor | None, max_events: int) -> Centre:
     problem = pool_problem(estimator, experiments, start, max_events)
     maxima = problem.maximise(start.theta[None])
     own = covariance_of(problem.curvature(maxima.theta))[0]
@@ -218,9 +216,7 @@ class _Run:
             return None
         if ball.share_in_bounds < options.min_share_in_bounds:
             return None
-        return build_surface(
-            self.estimator, self.experiments, self.centre.terms, ball, order=options.order, at_least=options.min_points
-        )
+        return build_surface(self.estimator, self.experiments, self.centre.terms, ball, order=options.order, at_least=options.min_points)
 
     def on_surface(self, surface: PoolSurface) -> PseudoFits:
         """All fits on the surface, with the exact ones that it needs; batched fits if it fails."""

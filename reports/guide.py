@@ -15,7 +15,10 @@ GUIDE: tuple[tuple[str, str], ...] = (
     ("pull width", "standard deviation of (fit - truth) / (its stated sigma). 1 is right; above 1 the intervals are too narrow."),
     ("width / oracle", "interval width divided by that of the exact fit. 1 is right; below 1 is overconfident, above 1 loses information."),
     ("cover 68 %, cover 95 %", "share of the stated intervals that hold the true value. The aim is 68.3 % and 95 %."),
-    ("KL / nats", "Kullback-Leibler divergence from the exact density to the learned one, in nats (natural logarithm) per event. 0 is right."),
+    (
+        "KL / nats",
+        "Kullback-Leibler divergence from the exact density to the learned one, in nats (natural logarithm) per event. 0 is right.",
+    ),
     ("log r RMSE, log r median", "error of the per-event log-ratio log p(x|theta) - log p(x|theta_0): root mean square, and median size."),
     ("mean ratio", "mean of the learned ratio over events for which it must be 1."),
     (

@@ -66,15 +66,11 @@ def pretty(value: Any) -> str:
     return json.dumps(value, indent=1, sort_keys=True, default=str, ensure_ascii=False)
 
 
-def _render(
-    sections: Sequence[Section], problems: Sequence[Problem], pictures: Sequence[Sequence[Picture]], step: str, note: str
-) -> str:
+def _render(sections: Sequence[Section], problems: Sequence[Problem], pictures: Sequence[Sequence[Picture]], step: str, note: str) -> str:
     environments = Environments()
     views = [_section(index, section, pictures[index], step, environments) for index, section in enumerate(sections)]
     script = (FOLDER / "leaderboard.js").read_text(encoding="utf-8")
-    loader = Environment(
-        loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
+    loader = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
     return loader.get_template("leaderboard.html").render(
         sections=views,
         problems=problems,

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from touchneedle.benchmark.data import make_events, template_points
 from touchneedle.toys.base import ExactToy, build_toy
 

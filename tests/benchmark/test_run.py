@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from touchneedle.benchmark.config import BudgetConfig, ComponentConfig, EvaluationConfig, ExperimentConfig, TrainerConfig
 from touchneedle.benchmark.records import Record, read_records
 from touchneedle.benchmark.run import check_config, evaluate_fits, identify, run_experiment
@@ -71,7 +72,12 @@ def test_identity_follows_what_affects_training_and_nothing_else(tmp_path: Path)
     same = [cell(tmp_path / "b"), cell(tmp_path, trainer=TrainerConfig(max_epochs=2, progress=True, accelerator="auto", threads=1))]
     same.append(cell(tmp_path, toy="gaussian_shift", estimator="best_gaussian", budget=BudgetConfig("other", 400)))
     assert all(identify(config) == base for config in same)
-    other = [cell(tmp_path, seed=1), cell(tmp_path, "oracle"), cell(tmp_path, toy="mass_bump"), cell(tmp_path, budget=BudgetConfig("test", 401))]
+    other = [
+        cell(tmp_path, seed=1),
+        cell(tmp_path, "oracle"),
+        cell(tmp_path, toy="mass_bump"),
+        cell(tmp_path, budget=BudgetConfig("test", 401)),
+    ]
     other += [cell(tmp_path, design="templates"), cell(tmp_path, trainer=TrainerConfig(max_epochs=3))]
     assert len({identify(config)[0] for config in other} | {base[0]}) == len(other) + 1
     fit_id, run_id = identify(cell(tmp_path, evaluation=EvaluationConfig()))

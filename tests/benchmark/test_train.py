@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 from torch import Tensor, nn
+
 from touchneedle.benchmark.config import OptimizerConfig, TrainerConfig
 from touchneedle.benchmark.data import make_events
 from touchneedle.benchmark.train import NonFiniteLoss, train
@@ -64,7 +65,9 @@ def test_a_non_finite_loss_stops_with_its_place(events: Events) -> None:
     estimator = scripted([1.0])
     with torch.no_grad():
         estimator.level.fill_(float("nan"))
-    with pytest.raises(NonFiniteLoss, match=r"stage train: the loss became nan in epoch 0, step 0; lower optimizer\.learning_rate") as caught:
+    with pytest.raises(
+        NonFiniteLoss, match=r"stage train: the loss became nan in epoch 0, step 0; lower optimizer\.learning_rate"
+    ) as caught:
         train(estimator, events, FAST, OptimizerConfig(), 0)
     assert "\n" not in str(caught.value)
 
