@@ -57,7 +57,7 @@ def read_event_file(path: str, features: list[str] | None, weight: str, process:
     return EventColumns(
         features=tuple(chosen),
         discrete=tuple(pa.types.is_integer(schema.field(name).type) for name in chosen),
-        x=np.stack([_numbers(file, name, table.column(name), np.float32) for name in chosen], axis=1),
+        x=np.stack([_numbers(file, name, table.column(name)).astype(np.float32) for name in chosen], axis=1),
         weight=_weights(file, weight, table.column(weight)),
         processes=processes,
         label=label,
@@ -78,7 +78,8 @@ def _read_schema(file: Path) -> pa.Schema:
 
 def _read_table(file: Path, columns: list[str]) -> pa.Table:
     try:
-        return pq.read_table(file, columns=columns, partitioning=None)
+        with pq.ParquetFile(file) as parquet:
+            return parquet.read(columns=columns)
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(file, error) from error
 
@@ -111,12 +112,10 @@ def _check_columns(file: Path, schema: pa.Schema, features: list[str], weight: s
             raise InputError(f"event file {file}: column {name!r}: expected numbers; it holds {schema.field(name).type}")
 
 
-def _numbers(file: Path, name: str, column: pa.ChunkedArray, dtype: type) -> NDArray[np.floating]:
-    """A column as finite numbers of ``dtype``; what overflows it counts as infinite."""
-    values = column.cast(pa.float64(), safe=False).to_numpy()
-    with np.errstate(over="ignore"):
-        values = values.astype(dtype)
-    wrong = np.flatnonzero(~np.isfinite(values))
+def _numbers(file: Path, name: str, column: pa.ChunkedArray) -> NDArray[np.float64]:
+    """A column as finite numbers; what overflows float32 counts as infinite."""
+    values: NDArray[np.float64] = column.cast(pa.float64(), safe=False).to_numpy()
+    wrong = np.flatnonzero(~(np.abs(values) <= np.finfo(np.float32).max))
     if len(wrong):
         raise InputError(
             f"event file {file}: column {name!r}: expected finite numbers; "
@@ -126,7 +125,7 @@ def _numbers(file: Path, name: str, column: pa.ChunkedArray, dtype: type) -> NDA
 
 
 def _weights(file: Path, name: str, column: pa.ChunkedArray) -> NDArray[np.float64]:
-    weight = _numbers(file, name, column, np.float64)
+    weight = _numbers(file, name, column)
     if not weight.any():
         raise InputError(f"event file {file}: column {name!r}: expected weights; all {len(weight)} are zero")
     return weight

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from touchneedle.conf.errors import InputError
-from touchneedle.toys.base import Events, Feature, FiniteToy, Parameter, ParameterSpace, Split, ToySpec, Uniform, expand_theta
+from touchneedle.toys.base import Events, Feature, FiniteToy, Parameter, ParameterSpace, Split, ToySpec, Uniform, check_matrix, expand_theta
 from touchneedle.toys.event_file import EventColumns, read_event_file
 
 __all__ = ["EventTable", "EventTableConfig"]
@@ -77,7 +77,7 @@ class EventTable(FiniteToy):
         """Weights (n,) at theta (1,) or (n, 1) of events with nominal weights: the signal's times mu."""
         if events.label is None:
             raise InputError("event_table: expected events with process labels; these have none")
-        theta = expand_theta(theta, len(events)).double()
+        theta = check_matrix("theta", expand_theta(theta, len(events)), 1)
         self.spec.parameters.check(theta)
         return events.weight * torch.where(self._is_signal[events.label], theta[:, 0], 1.0)
 
@@ -121,7 +121,8 @@ def _known_signal(config: EventTableConfig, columns: EventColumns) -> tuple[str,
 
 def _yields(columns: EventColumns, chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Sum of weights per process (k,)."""
-    return np.bincount(columns.label[chosen], columns.weight[chosen], minlength=len(columns.processes))
+    yields = np.bincount(columns.label[chosen], columns.weight[chosen], minlength=len(columns.processes))
+    return yields.astype(np.float64)
 
 
 def _scale(columns: EventColumns, chosen: NDArray[np.bool_], split: Split, config: EventTableConfig) -> NDArray[np.float64]:
