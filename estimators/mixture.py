@@ -57,7 +57,7 @@ class GaussianMixture(nn.Module):
     def _parameters(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Log weights (n, k), means (n, k, p), lower Cholesky factors of the precision (n, k, p, p), their log determinants."""
         p = self.features
-        output = self.network(context).reshape(len(context), self.components, -1)
+        output = self.network(context).unflatten(-1, (self.components, -1))
         logit, mean, raw, below = output.split((1, p, p, self.off_diagonal), -1)
         log_diagonal = _LARGEST_LOG * torch.tanh(raw / _LARGEST_LOG)
         factor = torch.diag_embed(log_diagonal.exp())

@@ -3,7 +3,6 @@
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -255,7 +254,8 @@ from touchneedle.benchmark.run import run_experiment
 results, plugin, name = sys.argv[1:4]
 for seed in range(3):
     run_experiment(ExperimentConfig(
-        toy=ComponentConfig("gaussian_shift"), estimator=ComponentConfig(name), budget=BudgetConfig("test", 400), seed=seed, results=results,
+        toy=ComponentConfig("gaussian_shift"), estimator=ComponentConfig(name), seed=seed, results=results,
+        budget=BudgetConfig("test", 400),
         evaluation=EvaluationConfig("tiny", 10, 1, 500, (50,), 1_000), plugins=[plugin],
     ))
 """
@@ -287,9 +287,9 @@ def test_a_killed_sweep_completes_when_repeated(tmp_path: Path, moment: str) -> 
 
 
 @pytest.fixture
-def both(tmp_path: Path) -> Iterator[list[subprocess.Popen[bytes]]]:
+def both(tmp_path: Path) -> list[subprocess.Popen[bytes]]:
     plugin = write_plugin(tmp_path, "shared", "pass")
-    yield [start_cells(tmp_path / "results", plugin, "shared") for _ in range(2)]
+    return [start_cells(tmp_path / "results", plugin, "shared") for _ in range(2)]
 
 
 def test_two_processes_never_run_the_same_cell_twice(tmp_path: Path, both: list[subprocess.Popen[bytes]]) -> None:
