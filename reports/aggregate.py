@@ -113,7 +113,7 @@ def combine(pairs: Sequence[tuple[float, float | None]], *, log: bool = False) -
     """Mean and standard error of (value, stderr) pairs; in log if asked and all values are positive and finite."""
     if not pairs:
         return None, None
-    if not log or any(not 0 < value < math.inf for value, _ in pairs):
+    if len(pairs) == 1 or not log or any(not 0 < value < math.inf for value, _ in pairs):
         return _combine(pairs)
     mean, error = _combine([(math.log(v), None if s is None else s / v) for v, s in pairs])
     return math.exp(mean), None if error is None else math.exp(mean) * error

@@ -136,12 +136,12 @@ def _styled(rows: Sequence[tuple[Row, Curves]]) -> list[Drawn]:
 
 def _svg(drawn: Sequence[Drawn], parameter: str, prefix: str) -> str:
     with matplotlib.rc_context(_STYLE):
-        figure = Figure(figsize=(10.0, 3.7 + 0.19 * max(0, (len(drawn) + 1 - 6) // 3)))
+        figure = Figure(figsize=(10.0, 3.5 + 0.18 * (len(drawn) // 4)))
         left, right = figure.subplots(1, 2)
         handles = _draw_scans(left, drawn, parameter)
         _draw_ratios(right, drawn)
         labels = [literal(handle.get_label()) for handle in handles]
-        figure.tight_layout(rect=(0, 0.05 + 0.045 * math.ceil(len(handles) / 4), 1, 1))
+        figure.tight_layout(rect=(0, 0.02 + 0.05 * math.ceil(len(handles) / 4), 1, 1))
         figure.legend(handles, labels, loc="lower center", ncols=4, frameon=False, fontsize=8)
         buffer = io.StringIO()
         figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
@@ -170,7 +170,8 @@ def _draw_ratios(axes: Any, drawn: Sequence[Drawn]) -> None:
         series = item.curves.get(("ratio", "estimator"))
         if series is None:
             continue
-        axes.fill_between(series.x, series.low, series.high, color=item.colour, alpha=0.13, linewidth=0)
+        if item.row.role != "control":
+            axes.fill_between(series.x, series.low, series.high, color=item.colour, alpha=0.13, linewidth=0)
         axes.plot(series.x, series.y, color=item.colour, linestyle=item.dashes, linewidth=1.4)
     limit = _ratio_limit(drawn)
     if limit > 0:

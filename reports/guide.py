@@ -7,10 +7,10 @@ GUIDE: tuple[tuple[str, str], ...] = (
         "fit with, with more the bias matters. Higher is better; '> 1e6' means that it was not reached up to there.",
     ),
     (
-        "bias/σ (bias_vs_oracle)",
+        "bias/\N{GREEK SMALL LETTER SIGMA} (bias_vs_oracle)",
         "mean difference between the estimator's fit and the exact fit of the same pseudo-experiments, divided by the exact fit's sigma; "
         "nuisance parameters profiled, at the nominal point, for the parameter of interest. 0 is right. "
-        "With several seeds the mean over seeds can cancel: |.| beside it is the mean size for one training.",
+        "Where the signs of several seeds cancel in the mean, the size expected of one training (mean of |bias|) stands below it.",
     ),
     ("pull width", "standard deviation of (fit - truth) / (its stated sigma). 1 is right; above 1 the intervals are too narrow."),
     ("width / oracle", "interval width divided by that of the exact fit. 1 is right; below 1 is overconfident, above 1 loses information."),
@@ -30,7 +30,8 @@ GUIDE: tuple[tuple[str, str], ...] = (
     (
         "rank and letter",
         "rank by the primary number of the table (n* of the parameter of interest; where it is missing or withheld, KL, then log r RMSE). "
-        "Entries that share a letter lie within two combined standard errors of the best entry with that letter: not distinguishable from it. "
+        "Entries that share a letter lie within two combined standard errors of the best entry with that letter: "
+        "not distinguishable from it. "
         "There is no weighted grand total.",
     ),
     (

@@ -21,7 +21,7 @@ from touchneedle.benchmark.records import Record
 from touchneedle.reports.aggregate import Cell
 from touchneedle.reports.figures import Picture, shorten
 from touchneedle.reports.guide import GUIDE
-from touchneedle.reports.numbers import format_cell, format_number
+from touchneedle.reports.numbers import PLUS_MINUS, format_cell, format_count, format_number
 from touchneedle.reports.ranking import Standing
 from touchneedle.reports.repeat import repeat_command
 from touchneedle.reports.rows import Problem, Row, canonical
@@ -127,7 +127,7 @@ def _caption(parameter: str) -> str:
 
 def _line(table: Table, standing: Standing, order: int) -> dict[str, Any]:
     row = standing.row
-    label, design, budget, seeds = identity_texts(row)
+    label, design, _, seeds = identity_texts(row)
     return {
         "rank": f"{standing.rank}" if standing.rank else "\N{EN DASH}",
         "group": standing.group,
@@ -138,7 +138,7 @@ def _line(table: Table, standing: Standing, order: int) -> dict[str, Any]:
         "options": shorten(row.label[len(row.estimator) :].strip(), 120),
         "origin": "" if row.distribution in ("", "touchneedle") else row.distribution,
         "design": design,
-        "budget": budget,
+        "budget": format_count(row.n_train),
         "n_train": row.n_train,
         "seeds": seeds,
         "n_seeds": len(row.seeds),
@@ -164,7 +164,10 @@ def _sort_key(cell: Cell) -> str:
 
 
 def _size(cell: Cell) -> str:
-    return f"|.| {format_number(cell.mean_abs)}" if cell.n_seeds > 1 and cell.mean_abs is not None else ""
+    """Mean size over seeds, where signs cancel in the mean itself."""
+    if cell.value is None or cell.mean_abs is None or math.isclose(cell.mean_abs, abs(cell.value)):
+        return ""
+    return f"size {format_number(cell.mean_abs, cell.stderr).partition(PLUS_MINUS)[0]}"
 
 
 def _hint(cell: Cell) -> str:

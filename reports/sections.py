@@ -109,7 +109,11 @@ def headline_columns(rows: Sequence[Row], parameter: str) -> tuple[Column, ...]:
         Column("n_star", "n*", "fit/n_star", "events at which the bias reaches 0.2 sigma; higher is better"),
         *(
             Column(
-                f"bias_{n}", f"bias/σ, n={n:,}", "fit/bias_vs_oracle", "bias_vs_oracle: paired with the oracle's fit, in oracle sigma", n
+                f"bias_{n}",
+                f"bias/\N{GREEK SMALL LETTER SIGMA}, n={n:,}",
+                "fit/bias_vs_oracle",
+                "bias_vs_oracle: paired with the oracle's fit, in oracle sigma",
+                n,
             )
             for n in sizes
         ),
@@ -178,7 +182,7 @@ def _primary(
 
 def _sizes(rows: Sequence[Row], parameter: str) -> list[int]:
     sizes = {
-        cell.at["n_events"]
+        cell.at.get("n_events")
         for row in rows
         for cell in row.cells
         if cell.metric == "fit/bias_vs_oracle" and cell.at.get("parameter", parameter) == parameter
