@@ -127,9 +127,7 @@ def pseudo_objective(estimator: Estimator, experiments: PseudoExperiments, terms
     """ln L of all pseudo-experiments."""
     check_additive(estimator)
     weight = torch.ones(len(experiments.index), dtype=torch.float64)
-    return EventObjective(
-        estimator, experiments.pool.x, experiments.index, experiments.owner, weight, experiments.summaries, terms
-    )
+    return EventObjective(estimator, experiments.pool.x, experiments.index, experiments.owner, weight, experiments.summaries, terms)
 
 
 def _best_of(maxima: list[Maxima]) -> Maxima:

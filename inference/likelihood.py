@@ -112,7 +112,9 @@ class Likelihood:
         """ln L of these events as a batch of one."""
         auxiliary = self.parameters.nominal if auxiliary is None else auxiliary.double()
         if auxiliary.shape != (len(self.parameters),):
-            raise InputError(f"auxiliary: expected one measurement per parameter, shape ({len(self.parameters)},); got {tuple(auxiliary.shape)}")
+            raise InputError(
+                f"auxiliary: expected one measurement per parameter, shape ({len(self.parameters)},); got {tuple(auxiliary.shape)}"
+            )
         one = torch.ones(1, dtype=torch.float64)
         data = Summaries(observed=events.weight.double().sum()[None].cpu(), expected=one, auxiliary=auxiliary[None])
         terms = ExactTerms(self.parameters, self.rates, normalisation=self.normalisation)
