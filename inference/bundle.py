@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import uuid
 from dataclasses import asdict, dataclass
@@ -164,7 +163,7 @@ def _write_folder(folder: Path, files: dict[str, bytes]) -> None:
         temporary.mkdir(parents=True)
         for name, content in files.items():
             (temporary / name).write_bytes(content)
-        os.rename(temporary, folder)
+        temporary.rename(folder)
     except OSError as error:
         shutil.rmtree(temporary, ignore_errors=True)
         raise InputError(f"cannot write bundle {folder}: {error.strerror or error}; choose a writable folder with free space") from error

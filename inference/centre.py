@@ -68,9 +68,7 @@ def whitening(covariance: Tensor, metric: Tensor | None) -> Tensor | None:
     return covariance if bool(((ratios > 1 / 16) & (ratios < 16)).all()) else metric
 
 
-def _pool_fit(
-    estimator: Estimator, experiments: PseudoExperiments, start: Centre, metric: Tensor | None, max_events: int
-) -> Centre:
+def _pool_fit(estimator: Estimator, experiments: PseudoExperiments, start: Centre, metric: Tensor | None, max_events: int) -> Centre:
     problem = pool_problem(estimator, experiments, start, max_events)
     maxima = problem.maximise(start.theta[None])
     own = covariance_of(problem.curvature(maxima.theta))[0]

@@ -73,6 +73,8 @@ def fit(likelihood: Likelihood, events: Events, start: Tensor | None = None, aux
     """Maximise ln L of some events over all parameters, within their bounds.
 
     Args:
+        likelihood: what to maximise.
+        events: the data.
         start: starting point (p,), or several (s, p) of which the best maximum is kept; nominal by default.
         auxiliary: measured values of the constrained nuisances (p,); nominal by default.
 

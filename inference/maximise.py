@@ -24,6 +24,7 @@ _EDM_STALLED = 1e-5
 _ARMIJO = 1e-4
 _LONGEST_STEP = 4.0
 _SMALLEST_EIGENVALUE = 0.02
+_LARGEST_EIGENVALUE = 1e8
 _DIFFERENCE_STEP = 0.05
 _RIDGE = 1e-12
 
@@ -68,8 +69,12 @@ def maximise(
     """Maximise E problems from start (E, p).
 
     Args:
+        objective: value and gradient of the chosen problems.
+        start: (E, p); moved inside the bounds.
+        region: bounds, and which coordinates may move.
         curvature: minus the Hessian to begin with, (p, p) or (E, p, p), positive definite; sets the scale.
         newton: exact curvature, recomputed at every step; without it BFGS.
+        iterations: steps at most.
 
     A problem has converged when the estimated distance to its maximum is below 1e-9 in ln L (5e-5 sigma),
     or below 1e-5 with no further ascent possible.
@@ -170,7 +175,7 @@ def bfgs_update(curvature: Tensor, step: Tensor, bent: Tensor, scale: Tensor) ->
 def positive_part(curvature: Tensor, scale: Tensor) -> Tensor:
     """Curvatures (e, p, p) with eigenvalues replaced by their magnitude, at least 0.02, in units of scale (e, p)."""
     both = scale[:, :, None] * scale[:, None, :]
-    values, vectors = torch.linalg.eigh(curvature.nan_to_num() * both)
+    values, vectors = torch.linalg.eigh((curvature * both).nan_to_num().clamp(-_LARGEST_EIGENVALUE, _LARGEST_EIGENVALUE))
     values = values.abs().clamp_min(_SMALLEST_EIGENVALUE)
     return (vectors * values[:, None, :]) @ vectors.transpose(-1, -2) / both
 

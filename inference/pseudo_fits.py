@@ -116,9 +116,12 @@ def fit_pseudo_experiments(
     """Fit all pseudo-experiments with an estimator, nuisances free, and profile at the truth.
 
     Args:
+        estimator: in float64.
+        experiments: data sets drawn from one pool.
         rates: expected events per process, for the extended term (only ratios to the truth matter).
         metric_covariance: covariance (p, p) at this number of events by a trusted fit (the oracle's), used
             where the estimator's own Hessian is not positive definite or off by more than 4 in sigma.
+        options: how to fit; the defaults choose.
 
     Exact fits are limited to ``options.max_exact`` experiments, so the result may hold fewer than asked for.
     Raises `InputError` for an estimator whose likelihood is not a sum over events.
@@ -151,9 +154,7 @@ class _Run:
             return None
         if ball.share_in_bounds < options.min_share_in_bounds:
             return None
-        return build_surface(
-            self.estimator, self.experiments, self.centre.terms, ball, order=self._order(), at_least=options.min_points
-        )
+        return build_surface(self.estimator, self.experiments, self.centre.terms, ball, order=self._order(), at_least=options.min_points)
 
     def _order(self) -> int:
         few = len(self.parameters) <= 3 and self.experiments.n_events < 300

@@ -141,7 +141,9 @@ def _fit_process(parameters: ParameterSpace, rates: Callable[[Tensor], Tensor], 
         return ProcessRate(0.0)
     terms = tuple(_fit_term(parameters, rates, base, column, k) for column in parameters.interest)
     factors = tuple(
-        factor for column in parameters.nuisance if (factor := _fit_factor(parameters.parameters[column], rates, base, column, k)) is not None
+        factor
+        for column in parameters.nuisance
+        if (factor := _fit_factor(parameters.parameters[column], rates, base, column, k)) is not None
     )
     scale = at_base[k]
     for term in terms:

@@ -21,7 +21,7 @@ from touchneedle.inference.polynomial import Ball, Monomials
 from touchneedle.inference.pseudo_experiments import PseudoExperiments
 from touchneedle.inference.terms import ExactTerms, Summaries
 
-_EVENTS_PER_TABLE_CHUNK = 8_192
+_EVENTS_PER_TABLE_CHUNK = 512
 _ROWS_PER_SUM = 2**17
 
 
