@@ -90,7 +90,7 @@ def average(metrics: Sequence[tuple[int, Metric]]) -> Cell:
     seeds = tuple(_seed_value(seed, metric) for seed, metric in metrics)
     present = [seed for seed in seeds if seed.value is not None]
     value, stderr = combine([(_number(s.value), s.stderr) for s in present], log=first.name in LOG_AVERAGED)
-    limits = {s.censored for s in present} - {""}
+    limits: set[Censored] = {s.censored for s in present if s.censored}
     return Cell(
         family=first.family,
         name=first.name,

@@ -24,10 +24,11 @@ from touchneedle.reports.rows import Problem, Row
 
 MAX_CURVES = 10
 MAX_POINTS = 200
-_STYLE: dict[str, Any] = {
+_FONT = "DejaVu Sans"
+_STYLE: Any = {
     "svg.hashsalt": "touchneedle",
     "svg.fonttype": "path",
-    "font.family": "DejaVu Sans",
+    "font.family": _FONT,
     "font.size": 9.0,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -37,7 +38,7 @@ _STYLE: dict[str, Any] = {
     "figure.facecolor": "white",
     "axes.facecolor": "white",
     "path.simplify": True,
-    "text.usetex": False,
+    "text.parse_math": False,
 }
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#8b6508", "#56b4e9", "#7b3fbf", "#e69f00", "#b22222", "#5a7d2a")
 _CONTROL_COLOUR = "#8c8c8c"
@@ -135,7 +136,9 @@ def _styled(rows: Sequence[tuple[Row, Curves]]) -> list[Drawn]:
 
 
 def _svg(drawn: Sequence[Drawn], parameter: str, prefix: str) -> str:
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
         figure = Figure(figsize=(10.0, 3.5 + 0.18 * (len(drawn) // 4)))
         left, right = figure.subplots(1, 2)
         handles = _draw_scans(left, drawn, parameter)
@@ -206,14 +209,14 @@ def shorten(text: str, limit: int = 36) -> str:
 
 
 def literal(text: str) -> str:
-    """Text that matplotlib shows as it is: no mathematics, no leading underscore, ``?`` where the font has no glyph."""
-    plain = "".join(c if ord(c) in _glyphs() else "?" for c in text).replace("$", r"\$")
+    """Text that matplotlib shows as it is: no leading underscore, ``?`` where the font has no glyph."""
+    plain = "".join(c if ord(c) in _glyphs() else "?" for c in text)
     return " " + plain if plain.startswith("_") else plain
 
 
 @cache
 def _glyphs() -> frozenset[int]:
-    return frozenset(get_font(findfont(_STYLE["font.family"])).get_charmap())
+    return frozenset(get_font(findfont(_FONT)).get_charmap())
 
 
 def clean_svg(svg: str, prefix: str) -> str:

@@ -21,10 +21,11 @@ from touchneedle.benchmark.records import Record
 from touchneedle.reports.aggregate import Cell
 from touchneedle.reports.figures import Picture, shorten
 from touchneedle.reports.guide import GUIDE
+from touchneedle.reports.losses import loss_picture
 from touchneedle.reports.numbers import PLUS_MINUS, format_cell, format_count, format_number
 from touchneedle.reports.ranking import Standing
 from touchneedle.reports.repeat import repeat_command
-from touchneedle.reports.rows import Problem, Row, canonical
+from touchneedle.reports.rows import Problem, Row, Run, canonical
 from touchneedle.reports.sections import Column, Section, Table
 from touchneedle.reports.text_tables import headline_text, identity_texts, outcome_groups, toy_title
 
@@ -182,7 +183,7 @@ def _row(table: Table, row: Row, step: str, environments: Environments) -> dict[
         "subtitle": f"{row.design}, {len(row.seeds)} seed{'' if len(row.seeds) == 1 else 's'}, version {row.version or '-'}",
         "notes": row.notes,
         "metrics": [_metric(table, cell) for cell in cells],
-        "runs": [_run(run.record, environments) for run in (*row.runs, *row.failed)],
+        "runs": [_run(run, environments) for run in (*row.runs, *row.failed)],
     }
 
 
@@ -204,10 +205,12 @@ def _where(cell: Cell) -> str:
 
 
 def _seed_values(cell: Cell) -> str:
-    return ", ".join(f"{s.seed}: {'n/a' if s.value is None else format_number(s.value)}" for s in cell.seeds)
+    limits = {"above": "> ", "below": "< ", "": ""}
+    return ", ".join(f"{s.seed}: {'n/a' if s.value is None else limits[s.censored] + format_number(s.value)}" for s in cell.seeds)
 
 
-def _run(record: Record, environments: Environments) -> dict[str, Any]:
+def _run(run: Run, environments: Environments) -> dict[str, Any]:
+    record = run.record
     return {
         "id": record.run_id,
         "fit": record.fit_id,
@@ -220,6 +223,7 @@ def _run(record: Record, environments: Environments) -> dict[str, Any]:
         "seeds": canonical(record.seeds),
         "cost": ", ".join(f"{name} {_plain_number(value)}" for name, value in sorted(record.cost.items())),
         "environment": environments.number(record.environment),
+        "loss": Markup(loss_picture(run.curves)),
     }
 
 

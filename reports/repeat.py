@@ -35,7 +35,8 @@ def repeat_command(record: Record) -> str:
 
 def _words(record: Record) -> Iterator[str]:
     config = record.config
-    for plugin in config.get("plugins") or []:
+    plugins = config.get("plugins")
+    for plugin in plugins if isinstance(plugins, list) else []:
         yield from ("--plugin", str(plugin))
     for name, info in (("toy", record.toy), ("estimator", record.estimator)):
         component = section(config, name)

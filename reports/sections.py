@@ -107,16 +107,7 @@ def headline_columns(rows: Sequence[Row], parameter: str) -> tuple[Column, ...]:
     largest = sizes[-1] if sizes else None
     return (
         Column("n_star", "n*", "fit/n_star", "events at which the bias reaches 0.2 sigma; higher is better"),
-        *(
-            Column(
-                f"bias_{n}",
-                f"bias/\N{GREEK SMALL LETTER SIGMA}, n={n:,}",
-                "fit/bias_vs_oracle",
-                "bias_vs_oracle: paired with the oracle's fit, in oracle sigma",
-                n,
-            )
-            for n in sizes
-        ),
+        *_bias_columns(rows, sizes),
         Column("pull_width", "pull width", "fit/pull_width", "1 is right; below 1 the intervals are too wide", largest),
         Column("width", "width / oracle", "fit/width_vs_oracle", "interval width over the oracle's; 1 is right", largest),
         Column("coverage_68", "cover 68 %", "fit/coverage_68", "share of 68.3 % intervals that hold the true value", largest),
@@ -180,14 +171,21 @@ def _primary(
     return None
 
 
+def _bias_columns(rows: Sequence[Row], sizes: Sequence[int]) -> list[Column]:
+    """The paired bias, or the plain one where the toy has no exact answer to pair with."""
+    names = {cell.name for row in rows for cell in row.cells if cell.family == "fit" and cell.value is not None}
+    sigma = "\N{GREEK SMALL LETTER SIGMA}"
+    if "bias_vs_oracle" in names or "bias" not in names:
+        metric, title, meaning = "fit/bias_vs_oracle", f"bias/{sigma}", "bias_vs_oracle: paired with the oracle's fit, in oracle sigma"
+    else:
+        metric, title, meaning = "fit/bias", "plain bias", "bias against the true value; there is no exact answer to pair with"
+    return [Column(f"bias_{n}", f"{title}, n={n:,}", metric, meaning, n) for n in sizes]
+
+
 def _sizes(rows: Sequence[Row], parameter: str) -> list[int]:
-    sizes = {
-        cell.at.get("n_events")
-        for row in rows
-        for cell in row.cells
-        if cell.metric == "fit/bias_vs_oracle" and cell.at.get("parameter", parameter) == parameter
-    }
-    found = sorted(size for size in sizes if isinstance(size, int))
+    fits = (cell.at for row in rows for cell in row.cells if cell.metric in ("fit/bias_vs_oracle", "fit/bias"))
+    sizes = {at.get("n_events") for at in fits if at.get("parameter", parameter) == parameter}
+    found = sorted(int(size) for size in sizes if isinstance(size, int | float))
     return found if len(found) < 3 else [found[0], found[-1]]
 
 

@@ -58,7 +58,7 @@ def headline_text(table: Table, row: Row, column: Column) -> str:
 
 def identity_texts(row: Row) -> tuple[str, str, str, str]:
     """Estimator (with role, track, foreign origin), design, budget, seeds: the columns before the numbers."""
-    marks = [] if row.role == "entry" else [row.role]
+    marks: list[str] = [] if row.role == "entry" else [row.role]
     marks += [] if row.track == "default" else [row.track]
     label = row.label + (f" ({', '.join(marks)})" if marks else "")
     seeds = str(len(row.seeds)) + (f" ({len(row.failed)} failed)" if row.failed else "")

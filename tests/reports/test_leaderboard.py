@@ -184,11 +184,11 @@ def test_infinite_missing_and_nan_values_are_shown_as_such(make: Any, tmp_path: 
 def test_missing_curves_leave_the_figure_out_with_a_note(make: Any, tmp_path: Path) -> None:
     folder = make.write(tmp_path / "results", make.record("a"), make.record("b"))
     done, files = report(folder, tmp_path / "none")
-    assert "<svg" not in files["leaderboard.html"]
+    assert "<figure>" not in files["leaderboard.html"]
     assert "No figure: no curves: a, b" in files["leaderboard.html"]
     make.write_curves(folder, make.record("a").run_id)
     done, files = report(folder, tmp_path / "one")
-    assert files["leaderboard.html"].count("<svg") == 1
+    assert files["leaderboard.html"].count("<figure>") == 1
     assert "Note: no curves: b" in files["leaderboard.html"]
     assert done.problems == []
 

@@ -136,3 +136,14 @@ def test_order_of_other_points_and_parameters_does_not_reach_the_headline(make: 
     cell = table.cell(table.rows[0], table.columns[0])
     assert cell is not None
     assert cell.value == 10.0
+
+
+def test_toys_without_an_exact_answer_show_the_plain_bias(make: Any, results: Callable[..., Path]) -> None:
+    here = {"parameter": "mu", "point": 0, "n_events": 1000}
+    metrics = [make.metric("fit/bias_vs_oracle", None, reason="no exact density", **here), make.metric("fit/bias", 0.2, 0.1, **here)]
+    table = only_table(results(make.record(metrics=metrics)))
+    (column,) = (column for column in table.columns if column.key.startswith("bias"))
+    cell = table.cell(table.rows[0], column)
+    assert (column.title, cell and cell.value) == ("plain bias, n=1,000", 0.2)
+    assert table.primary == ""
+    assert [standing.rank for standing in table.standings] == [None]
