@@ -23,9 +23,7 @@ class SupportMap(nn.Module):
 
     def __init__(self, features: Sequence[Feature], *, enabled: bool = True) -> None:
         super().__init__()
-        self.supports = {
-            column: feature.support for column, feature in enumerate(features) if enabled and _is_bounded(feature.support)
-        }
+        self.supports = {column: feature.support for column, feature in enumerate(features) if enabled and _is_bounded(feature.support)}
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """z and log |dz/dx| summed over columns, shapes (n, d) and (n,)."""
