@@ -84,7 +84,7 @@ def fit_cells(counts: Counts, other: Tensor, penalty: Penalty) -> Tensor:
 def _maximise(phi: Tensor, share: Tensor, other: Tensor, precision: Tensor) -> Tensor:
     coefficients = other.clone().requires_grad_()
     optimiser = torch.optim.LBFGS(
-        [coefficients], max_iter=_MAX_ITERATIONS, tolerance_grad=1e-8, tolerance_change=1e-13, line_search_fn="strong_wolfe"
+        [coefficients], max_iter=_MAX_ITERATIONS, tolerance_grad=1e-6, tolerance_change=1e-11, line_search_fn="strong_wolfe"
     )
 
     def closure() -> Tensor:
