@@ -6,7 +6,7 @@ sets the shape of the design, unless that is absurd (a rugged estimator).
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -21,6 +21,8 @@ from touchneedle.inference.pseudo_experiments import PseudoExperiments
 from touchneedle.inference.terms import ExactTerms, Rates, reference_rate
 from touchneedle.toys.base import Events, ParameterSpace
 
+MAX_STEPS = 8
+
 
 @dataclass(frozen=True)
 class Centre:
@@ -34,19 +36,33 @@ class Centre:
 def find_centre(
     estimator: Estimator, experiments: PseudoExperiments, rates: Rates | None, metric: Tensor | None, max_events: int
 ) -> Centre:
-    """Fit a part of the pool weighted to n events from the truth; re-centre the local normalisation once."""
+    """Fit a part of the pool weighted to n events, starting at the truth.
+
+    With local normalisation the correction holds in a ball only, and without it a ratio may have its
+    maximum far away. So the ball walks: normalise around the centre, fit, move no further than the
+    ball's edge, until the fit stays inside. The last step re-centres once more.
+    """
     parameters = estimator.spec.parameters
     terms = ExactTerms(parameters, rates, reference_rate(rates, experiments.theta_true))
     guess = metric if metric is not None else prior_covariance(parameters, experiments.n_events)
-    centre = _pool_fit(estimator, experiments, Centre(experiments.theta_true, guess, terms), metric, max_events)
-    for _ in range(2):
+    centre = Centre(experiments.theta_true, guess, terms)
+    inside = False
+    for _ in range(MAX_STEPS):
         ball = Ball.around(centre.theta, centre.covariance, RADIUS, parameters)
         local = fit_local_normalisation(estimator, ball)
         if local is None:
-            return centre
-        start = Centre(centre.theta, centre.covariance, terms.normalised_by(local))
-        centre = _pool_fit(estimator, experiments, start, metric, max_events)
+            return _pool_fit(estimator, experiments, centre, metric, max_events)
+        found = _pool_fit(estimator, experiments, Centre(centre.theta, centre.covariance, terms.normalised_by(local)), metric, max_events)
+        if inside:
+            return found
+        distance = float(ball.distance(found.theta[None])[0])
+        inside = distance <= RADIUS
+        centre = found if inside else replace(found, theta=_towards(centre.theta, found.theta, RADIUS / distance), covariance=guess)
     return centre
+
+
+def _towards(start: Tensor, end: Tensor, share: float) -> Tensor:
+    return start + share * (end - start)
 
 
 def prior_covariance(parameters: ParameterSpace, n_events: int) -> Tensor:
