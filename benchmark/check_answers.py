@@ -14,7 +14,7 @@ from touchneedle.toys.base import Feature
 ALGEBRA = 1e-9
 MAX_SIGMA = 4.0
 FAR = 30.0
-N_CLOSURE = 3_000
+N_CLOSURE = 2_000
 N_GRID = 4_001
 
 

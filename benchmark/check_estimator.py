@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import dataclasses
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, get_args
 
@@ -36,6 +37,9 @@ from touchneedle.estimators.base import Capability, Design, build_estimator
 from touchneedle.toys.base import Events, SimulatedToy, Toy
 
 __all__ = ["CheckFailed", "CheckResult", "Subject", "check_estimator", "estimator_checks"]
+
+
+_UNUSUAL_SEED = 1_618_033_988
 
 
 def check_estimator(name: str, toy: Toy, **params: Any) -> list[CheckResult]:
@@ -200,19 +204,35 @@ def check_save_and_load(subject: Subject) -> None:
 
 def check_global_state(subject: Subject) -> None:
     """No seed is set, no global random numbers are drawn after construction, the default dtype stays."""
-    dtype, seed = torch.get_default_dtype(), torch.initial_seed()
-    with torch.random.fork_rng(devices=[]):
+    dtype = torch.get_default_dtype()
+    with _unusual_random_state():
+        seed = torch.initial_seed()
         estimator = build_estimator(subject.name, subject.toy.spec, truth=subject.truth, **subject.params)
         if torch.initial_seed() != seed:
             raise CheckFailed("global state: the constructor sets torch's global seed")
-    before = _random_state()
-    estimator.prepare(subject.events)
-    train_briefly(estimator, subject.events, steps=2)
-    subject.answer(estimator)
-    if _random_state() != before:
-        raise CheckFailed("global state: a global random generator changed; use the generators that are passed")
+        before = _random_state()
+        estimator.prepare(subject.events)
+        train_briefly(estimator, subject.events, steps=2)
+        subject.answer(estimator)
+        if _random_state() != before:
+            raise CheckFailed("global state: a global random generator changed; use the generators that are passed")
     if torch.get_default_dtype() != dtype or not torch.is_grad_enabled():
         raise CheckFailed("global state: the default dtype or gradient mode changed")
+
+
+@contextmanager
+def _unusual_random_state() -> Iterator[None]:
+    """Global generators in a state that no seed of a component would give; restored afterwards."""
+    python_state, numpy_state = random.getstate(), np.random.get_state()  # noqa: NPY002
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(_UNUSUAL_SEED)
+            random.seed(_UNUSUAL_SEED)
+            np.random.seed(_UNUSUAL_SEED)  # noqa: NPY002
+            yield
+    finally:
+        random.setstate(python_state)
+        np.random.set_state(numpy_state)  # noqa: NPY002
 
 
 def _random_state() -> tuple[bytes, str, str]:
@@ -221,12 +241,12 @@ def _random_state() -> tuple[bytes, str, str]:
 
 
 def _with_idle_events(events: Events) -> tuple[Events, Events]:
-    """The events with every second weight set to 0, and the same with the x of those exchanged."""
+    """The events with every second weight set to 0, and the same with other x in those."""
     weight = events.weight.clone()
     weight[::2] = 0
     kept = events.with_weight(weight)
     x = kept.x.clone()
-    x[::2] = x[::2].flip(0)
+    x[::2] = 1.5 * x[::2].flip(0) + 0.5
     return kept, dataclasses.replace(kept, x=x)
 
 

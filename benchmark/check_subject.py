@@ -16,7 +16,7 @@ from touchneedle.toys.base import Events, SimulatedToy, Toy
 N_TRAIN = 512
 N_PROBE = 24
 BATCH_SIZE = 128
-STEPS = 16
+STEPS = 10
 # Probes stay within this many prior sigmas, away from edges where finite differences fail.
 PROBE_RANGE = 1.5
 

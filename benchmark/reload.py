@@ -33,7 +33,10 @@ def save_probe(folder: Path, estimator: Estimator, component: ComponentConfig, p
     """Write the estimator called ``component.name`` and its log_ratio of ``probe`` under ``folder``.
 
     Args:
+        folder: where one folder per estimator is made.
+        estimator: the estimator, prepared and trained.
         component: registry name and options that built it.
+        probe: events and points at which the fresh process must give the same numbers.
         toy: name and options of its toy; needed by controls only.
     """
     place = folder / component.name

@@ -1,6 +1,6 @@
 """A mixture of Gaussians whose parameters are functions of a context: smooth in the value.
 
-Bishop 1994 (mixture density networks); full covariances through the Cholesky factor of the precision
+Bishop 1994 (mixture density networks); full covariances through a triangular factor of the precision
 (Papamakarios, Murray 2016, arXiv:1605.06376), so that the density needs no matrix inverse.
 """
 
@@ -55,7 +55,7 @@ class GaussianMixture(nn.Module):
         return mean[rows, chosen] + shift.squeeze(-1)
 
     def _gaussians(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Log weights (n, k), means (n, k, p), lower Cholesky factors of the precision (n, k, p, p), their log determinants."""
+        """Log weights (n, k), means (n, k, p), lower triangular L (n, k, p, p) with precision L^T L, log det L (n, k)."""
         p = self.features
         output = self.network(context).unflatten(-1, (self.components, -1))
         logit, mean, raw, below = output.split((1, p, p, self.off_diagonal), -1)
