@@ -13,7 +13,7 @@ from torch import Tensor
 
 from touchneedle.estimators.base import Estimator
 from touchneedle.inference.batched import Problem
-from touchneedle.inference.likelihood import weighted_objective
+from touchneedle.inference.likelihood import ratio_and_score, weighted_objective
 from touchneedle.inference.maximise import covariance_of
 from touchneedle.inference.normalisation import RADIUS, fit_local_normalisation
 from touchneedle.inference.polynomial import Ball
@@ -44,6 +44,8 @@ def find_centre(
     """
     parameters = estimator.spec.parameters
     terms = ExactTerms(parameters, rates, reference_rate(rates, experiments.theta_true))
+    metric = score_covariance(estimator, experiments, terms, max_events) if metric is None else metric
+    metric = score_covariance(estimator, experiments, terms, max_events) if metric is None else metric
     guess = metric if metric is not None else prior_covariance(parameters, experiments.n_events)
     centre = Centre(experiments.theta_true, guess, terms)
     inside = False
@@ -63,6 +65,28 @@ def find_centre(
 
 def _towards(start: Tensor, end: Tensor, share: float) -> Tensor:
     return start + share * (end - start)
+
+
+def score_covariance(estimator: Estimator, experiments: PseudoExperiments, terms: ExactTerms, max_events: int) -> Tensor | None:
+    """Inverse (p, p) of n Cov[score] and the curvature of the exact terms, at the truth; None if not positive definite.
+
+    Equals the Hessian's for a true likelihood (information equality), and ignores ripples common to all events,
+    which spoil the Hessian of a rugged one.
+    """
+    theta = experiments.theta_true
+    x = experiments.pool.x[spaced(len(experiments.pool), max_events)]
+    share = experiments.pool_share[spaced(len(experiments.pool), max_events)]
+    _, score = ratio_and_score(estimator, x, theta)
+    information = experiments.n_events * torch.cov(score.T, aweights=share).reshape(len(theta), -1)
+    summary = experiments.pool_summary
+    curvature = -torch.autograd.functional.hessian(lambda point: terms(point[None], summary).sum(), theta)
+    covariance = covariance_of(information + curvature)
+    return covariance if bool(covariance.isfinite().all()) else None
+
+
+def spaced(n: int, most: int) -> Tensor:
+    """At most ``most`` evenly spaced rows of n."""
+    return torch.arange(n) if n <= most else torch.linspace(0, n - 1, most).long()
 
 
 def prior_covariance(parameters: ParameterSpace, n_events: int) -> Tensor:
@@ -95,8 +119,8 @@ def _pool_fit(estimator: Estimator, experiments: PseudoExperiments, start: Centr
 def pool_problem(estimator: Estimator, experiments: PseudoExperiments, centre: Centre, max_events: int | None = None) -> Problem:
     """ln L of the pool (or evenly spaced events of it) weighted to n events, auxiliary measurements at the truth."""
     pool, share = experiments.pool, experiments.pool_share
-    if max_events is not None and len(pool) > max_events:
-        chosen = torch.linspace(0, len(pool) - 1, max_events).long()
+    if max_events is not None:
+        chosen = spaced(len(pool), max_events)
         pool, share = pool[chosen], share[chosen] / share[chosen].sum()
     events = Events(x=pool.x, theta=pool.theta, weight=share * experiments.n_events)
     objective = weighted_objective(estimator, events, experiments.pool_summary, centre.terms)

@@ -195,7 +195,10 @@ class _Cost:
         if key == self._key:
             return
         point = torch.tensor(np.asarray(theta, dtype=np.float64))[None]
-        value, gradient = self.objective(point, _ROW)
+        if bool(point.isfinite().all()):
+            value, gradient = self.objective(point, _ROW)
+        else:
+            value, gradient = torch.full((1,), torch.nan), torch.zeros_like(point)
         self.calls += 1
         self._key = key
         self._value = -float(value) if bool(value.isfinite()) else _HUGE

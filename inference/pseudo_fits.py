@@ -51,7 +51,7 @@ class FitOptions:
     order: int = 0
     min_points: int = 32
     max_parameters: int = 5
-    min_share_in_bounds: float = 0.5
+    min_share_in_bounds: float = 0.75
     centre_events: int = 10_000
     n_check: int = 20
     max_check_rms: float = 0.1
@@ -120,7 +120,8 @@ def fit_pseudo_experiments(
         experiments: data sets drawn from one pool.
         rates: expected events per process, for the extended term (only ratios to the truth matter).
         metric_covariance: covariance (p, p) at this number of events by a trusted fit (the oracle's), used
-            where the estimator's own Hessian is not positive definite or off by more than 4 in sigma.
+            where the estimator's own Hessian is not positive definite or off by more than 4 in sigma; by
+            default from the spread of the estimator's scores.
         options: how to fit; the defaults choose.
 
     Exact fits are limited to ``options.max_exact`` experiments, so the result may hold fewer than asked for.

@@ -144,7 +144,7 @@ def _scale(columns: EventColumns, chosen: NDArray[np.bool_], split: Split, confi
 
 def _spec(config: EventTableConfig, columns: EventColumns) -> ToySpec:
     low, high = config.mu_prior
-    strength = Parameter("mu", "interest", 1.0, (0.0, max(10.0, high)), Uniform(low, high), latex=r"\mu")
+    strength = Parameter("mu", "interest", 1.0, (low, high), Uniform(low, high), latex=r"\mu")
     features = tuple(_feature(config, columns, i) for i in range(len(columns.features)))
     version = f"1+sha256:{columns.digest}"
     return ToySpec("event_table", version, ParameterSpace((strength,)), features, columns.processes)

@@ -181,7 +181,7 @@ def _rotate(y0: Tensor, y1: Tensor, angle: Tensor) -> tuple[Tensor, Tensor]:
 # A million draws of a Gaussian prior stay within 7 sigma; 5 would refuse one of them.
 _PARAMETERS = ParameterSpace(
     (
-        Parameter("fraction_b", "interest", 0.5, (0.0, 1.0), Uniform(0.2, 0.8), latex="f_B"),
+        Parameter("fraction_b", "interest", 0.5, (0.0, 1.0), Uniform(0.0, 1.0), latex="f_B"),
         Parameter("shift", "nuisance", 0.0, (-7.0, 7.0), Normal(0.0, 1.0), GaussianConstraint(1.0), latex=r"\nu_\mathrm{shift}"),
         Parameter("squeeze", "nuisance", 0.0, (-7.0, 7.0), Normal(0.0, 1.0), GaussianConstraint(1.0), latex=r"\nu_\mathrm{squeeze}"),
     )

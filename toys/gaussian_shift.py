@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from touchneedle.toys.base import Events, ExactToy, Feature, GaussianConstraint, Parameter, ParameterSpace, ToySpec, Uniform
+from touchneedle.toys.base import Events, ExactToy, Feature, GaussianConstraint, Normal, Parameter, ParameterSpace, ToySpec, Uniform
 from touchneedle.toys.mixture import check_positive
 
 __all__ = ["GaussianShift", "GaussianShiftConfig"]
@@ -67,8 +67,8 @@ class GaussianShift(ExactToy):
 
 _PARAMETERS = ParameterSpace(
     (
-        Parameter("shift", "interest", 0.0, (-2.0, 2.0), Uniform(-1.0, 1.0), latex=r"\theta"),
-        Parameter("offset", "nuisance", 0.0, (-5.0, 5.0), Uniform(-3.0, 3.0), GaussianConstraint(1.0), latex=r"\nu_1"),
-        Parameter("log_scale", "nuisance", 0.0, (-5.0, 5.0), Uniform(-3.0, 3.0), GaussianConstraint(1.0), latex=r"\nu_2"),
+        Parameter("shift", "interest", 0.0, (-1.0, 1.0), Uniform(-1.0, 1.0), latex=r"\theta"),
+        Parameter("offset", "nuisance", 0.0, (-14.0, 14.0), Normal(0.0, 2.0), GaussianConstraint(1.0), latex=r"\nu_1"),
+        Parameter("log_scale", "nuisance", 0.0, (-14.0, 14.0), Normal(0.0, 2.0), GaussianConstraint(1.0), latex=r"\nu_2"),
     )
 )

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from touchneedle.conf.errors import InputError
-from touchneedle.toys.base import Events, ExactToy, Feature, GaussianConstraint, Parameter, ParameterSpace, ToySpec, Uniform
+from touchneedle.toys.base import Events, ExactToy, Feature, GaussianConstraint, Normal, Parameter, ParameterSpace, ToySpec, Uniform
 from touchneedle.toys.mixture import check_positive, draw_labels, joint_truth, mixture_log_prob
 
 __all__ = ["MassBump", "MassBumpConfig"]
@@ -135,8 +135,8 @@ def _check(config: MassBumpConfig) -> None:
 def _parameters(fraction: float) -> ParameterSpace:
     return ParameterSpace(
         (
-            Parameter("fraction", "interest", fraction, (0.0, 1.0), Uniform(0.05, 0.6), latex="f"),
-            Parameter("mass_scale", "nuisance", 0.0, (-5.0, 5.0), Uniform(-3.0, 3.0), GaussianConstraint(1.0)),
-            Parameter("resolution", "nuisance", 0.0, (-5.0, 5.0), Uniform(-3.0, 3.0), GaussianConstraint(1.0)),
+            Parameter("fraction", "interest", fraction, (0.0, 1.0), Uniform(0.0, 1.0), latex="f"),
+            Parameter("mass_scale", "nuisance", 0.0, (-14.0, 14.0), Normal(0.0, 2.0), GaussianConstraint(1.0)),
+            Parameter("resolution", "nuisance", 0.0, (-14.0, 14.0), Normal(0.0, 2.0), GaussianConstraint(1.0)),
         )
     )

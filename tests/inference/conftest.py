@@ -26,8 +26,8 @@ class LinearGaussian(ExactToy):
     Config = NoOptions
     response = torch.tensor([[1.0, 0.5], [0.0, 0.2]], dtype=torch.float64)
 
-    def __init__(self, bounds=(-INF, INF)):
-        mu = Parameter("mu", "interest", 0.0, bounds, Normal(0.0, 1.0))
+    def __init__(self, bounds=(-INF, INF), nominal=0.0):
+        mu = Parameter("mu", "interest", nominal, bounds, Normal(0.0, 1.0))
         nu = Parameter("nu", "nuisance", 0.0, (-INF, INF), Normal(0.0, 3.0), GaussianConstraint(1.0))
         self.spec = ToySpec("linear_gaussian", "1", ParameterSpace((mu, nu)), (Feature("a"), Feature("b")), ("all",))
 
