@@ -22,10 +22,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	touch $@
 
 demo: install ## A small sweep over every method and exact toy, and its leaderboard
-	$(BIN)/touchneedle run -m sweep=smoke results=$(RESULTS)
-	$(BIN)/touchneedle report $(RESULTS) -o $(REPORTS)
-	@echo "records:     $(RESULTS)/"
-	@echo "leaderboard: $(REPORTS)/leaderboard.html"
+	@status=0; \
+	$(BIN)/touchneedle run -m sweep=smoke results=$(RESULTS) || status=$$?; \
+	$(BIN)/touchneedle report $(RESULTS) -o $(REPORTS) || status=$$?; \
+	echo "records:     $(RESULTS)/"; \
+	echo "leaderboard: $(REPORTS)/leaderboard.html"; \
+	exit $$status
 
 test: install ## Tests, lint and types
 	$(BIN)/python -m pytest -q -n 2
