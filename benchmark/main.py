@@ -60,7 +60,7 @@ def run(
     multirun: Multirun = False,
     plugin: Plugins = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say which cells there are and which are done.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Run again what is done already.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Score again what is done already.")] = False,
 ) -> None:
     """Train and judge: one cell, or a sweep of them. Repeating the command goes on where it stopped.
 
@@ -158,8 +158,12 @@ def report(
     """
     from touchneedle.reports.leaderboard import write_report
 
-    for path in write_report(results, output):
+    written = write_report(results, output)
+    for path in written.paths:
         typer.echo(path)
+    for problem in written.problems:
+        typer.echo(f"touchneedle: {problem}", err=True)
+    raise typer.Exit(FAILED if written.problems else 0)
 
 
 @command("list")

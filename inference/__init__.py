@@ -1,1 +1,26 @@
-"""Inference: what fits. Needs the base install alone."""
+"""Inference: what fits. Start with `touchneedle.inference.likelihood` (events) or `pseudo_fits` (pseudo-experiments)."""
+
+from touchneedle.inference.bundle import Bundle, load_bundle, save_bundle
+from touchneedle.inference.fit import FitResult, ProfileScan, fit, profile_scan
+from touchneedle.inference.likelihood import Likelihood
+from touchneedle.inference.pseudo_experiments import PseudoExperiments, draw_pseudo_experiments
+from touchneedle.inference.pseudo_fits import FitOptions, PseudoFits, fit_pseudo_experiments
+from touchneedle.inference.rates import RateModel, fit_rate_model
+
+__all__ = [
+    "Bundle",
+    "FitOptions",
+    "FitResult",
+    "Likelihood",
+    "ProfileScan",
+    "PseudoExperiments",
+    "PseudoFits",
+    "RateModel",
+    "draw_pseudo_experiments",
+    "fit",
+    "fit_pseudo_experiments",
+    "fit_rate_model",
+    "load_bundle",
+    "profile_scan",
+    "save_bundle",
+]

@@ -1,0 +1,97 @@
+"""Training events: the same for every estimator, at a fixed budget, in a stated design.
+
+* ``prior``: theta from the prior.
+* ``templates``: parameters of interest from their prior; nuisances at nominal, or one of them at one
+  of its anchors; equal shares. As experiments have them.
+* ``templates_joint``: adds the corners (both at an anchor) of all nuisance pairs.
+* ``pairs``: events generated half at theta and half at theta_0, with the hypothesis theta from the
+  prior in both halves (mined gold).
+"""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from touchneedle.benchmark.seeding import derive_generator
+from touchneedle.conf.errors import InputError, SkipCell
+from touchneedle.toys.base import Events, ExactToy, FiniteToy, ParameterSpace, SimulatedToy, Toy, concatenate
+from touchneedle.toys.mixture import joint_truth
+
+
+def make_events(toy: Toy, n_train: int, design: str, seed: int) -> Events:
+    """``n_train`` training events of a toy; raises `SkipCell` if the toy cannot give them.
+
+    Derived from (seed, "data", toy, budget, design): every estimator sees the same events.
+    """
+    generator = derive_generator(seed, "data", toy.spec.name, toy.spec.version, n_train, design)
+    if isinstance(toy, FiniteToy):
+        return _finite_events(toy, n_train, design, generator)
+    if not isinstance(toy, SimulatedToy):
+        raise InputError(f"toy {toy.spec.name}: expected a SimulatedToy or a FiniteToy; got {type(toy).__name__}")
+    if design == "pairs":
+        return _pair_events(toy, n_train, generator)
+    return toy.sample(design_theta(toy.spec.parameters, n_train, design, generator), generator=generator)
+
+
+def design_theta(space: ParameterSpace, n: int, design: str, generator: torch.Generator) -> Tensor:
+    """One parameter point per event, shape (n, p), for the designs ``prior`` and ``templates*``."""
+    theta = space.sample_prior(n, generator)
+    if design == "prior":
+        return theta
+    points = template_points(space, joint=design == "templates_joint")
+    which = torch.randperm(n, generator=generator) % len(points)
+    columns = list(space.nuisance)
+    theta[:, columns] = points[which][:, columns]
+    return theta
+
+
+def template_points(space: ParameterSpace, joint: bool) -> Tensor:
+    """Nominal, each nuisance at each of its anchors, and (``joint``) the corners of all pairs: (t, p)."""
+    moves: list[dict[int, float]] = [{}]
+    anchors = {column: space.parameters[column].template_anchors for column in space.nuisance}
+    moves += [{column: value} for column in space.nuisance for value in anchors[column]]
+    if joint:
+        for a, b in itertools.combinations(space.nuisance, 2):
+            moves += [{a: low, b: high} for low, high in itertools.product(anchors[a], anchors[b])]
+    points = space.nominal.repeat(len(moves), 1)
+    for row, move in enumerate(moves):
+        for column, value in move.items():
+            points[row, column] = value
+    return points
+
+
+def _finite_events(toy: FiniteToy, n_train: int, design: str, generator: torch.Generator) -> Events:
+    pool = toy.pool("train")
+    if n_train > len(pool):
+        raise SkipCell(f"toy {toy.spec.name} has {len(pool)} training events, budget {n_train}; set budget.n_train={len(pool)} or less")
+    if design != "prior":
+        raise SkipCell(f"toy {toy.spec.name} offers design prior; got {design}")
+    events = pool[torch.randperm(len(pool), generator=generator)[:n_train]]
+    theta = design_theta(toy.spec.parameters, n_train, design, generator)
+    # Shapes are learned at every theta alike: divide by the yield, which the rates carry.
+    weight = toy.reweight(events, theta) / toy.expected_events(theta)
+    return Events(x=events.x, theta=theta, weight=weight / weight.mean(), label=events.label)
+
+
+def _pair_events(toy: SimulatedToy, n_train: int, generator: torch.Generator) -> Events:
+    if not isinstance(toy, ExactToy):
+        raise SkipCell(f"design pairs needs a toy with joint ratios; {toy.spec.name} has none")
+    theta = toy.spec.parameters.sample_prior(n_train, generator)
+    half = n_train // 2
+    at_theta = toy.sample(theta[:half], generator=generator)
+    at_nominal = toy.sample(toy.spec.parameters.nominal.expand(n_train - half, -1), generator=generator)
+    events = concatenate([_at_hypothesis(toy, at_theta, theta[:half]), _at_hypothesis(toy, at_nominal, theta[half:])])
+    return events[torch.randperm(n_train, generator=generator)]
+
+
+def _at_hypothesis(toy: ExactToy, events: Events, theta: Tensor) -> Events:
+    """The same events with joint ratio and score evaluated at ``theta``, which need not have generated them."""
+    if events.label is None:
+        joint = toy.log_ratio(events.x, theta), toy.score(events.x, theta)
+    else:
+        joint = joint_truth(toy, events.x, events.label, theta)
+    return replace(events, theta=theta, generated_at=events.theta, joint_log_ratio=joint[0], joint_score=joint[1])

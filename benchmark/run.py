@@ -1,0 +1,303 @@
+"""One cell of a sweep, from configuration to record: events, training, evaluation, record.
+
+    toy -> make_events -> train -> evaluate -> Record
+
+A failure inside a run becomes a record with its reason and traceback; only an unusable results
+folder raises.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import resource
+import sys
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+
+from touchneedle.benchmark.config import EvaluationConfig, ExperimentConfig, config_to_dict, parse_config
+from touchneedle.benchmark.data import make_events
+from touchneedle.benchmark.evaluate import Evaluation, evaluate
+from touchneedle.benchmark.metrics.curves import Row, curve_row
+from touchneedle.benchmark.records import (
+    Budget,
+    EstimatorInfo,
+    Record,
+    Status,
+    ToyInfo,
+    read_record,
+    record_files,
+    record_path,
+    write_record,
+)
+from touchneedle.benchmark.seeding import derive_seed
+from touchneedle.benchmark.store import CURVE_COLUMNS, clear_leftovers, hash_identity, hold_cell, load_fit, save_fit, write_table
+from touchneedle.benchmark.train import TrainingLog, train
+from touchneedle.conf import registry
+from touchneedle.conf.errors import InputError, SkipCell
+from touchneedle.estimators.base import Estimator, build_estimator
+from touchneedle.estimators.ensemble import Ensemble
+from touchneedle.toys.base import Toy, build_toy
+
+# Raised when the same configuration would train (or score) to other numbers.
+TRAINING_VERSION = 1
+METRICS_VERSION = 1
+NOT_IN_IDENTITY = ("name", "accelerator", "progress", "threads")
+
+
+def run_experiment(config: ExperimentConfig, *, force: bool = False, wait: bool = True) -> Record | None:
+    """Train, score and record one cell, or return its record if a good one exists.
+
+    Args:
+        force: score again even if there is a good record (weights are kept).
+        wait: wait for another process that works on the same cell; otherwise return None then.
+
+    Raises:
+        InputError: if the results folder cannot be written.
+    """
+    load_plugins(config)
+    results = Path(config.results)
+    try:
+        fit_id, run_id = identify(config)
+    except InputError as error:
+        return _record_failure(config, error)
+    done = None if force else _good_record(results, run_id)
+    if done is not None:
+        return done
+    with hold_cell(results, fit_id, wait=wait) as held:
+        if not held:
+            return None
+        done = None if force else _good_record(results, run_id)
+        return done or _run(config, fit_id, run_id)
+
+
+def check_config(config: ExperimentConfig) -> None:
+    """Raise `InputError` for an unknown toy, estimator or option, before any job starts."""
+    load_plugins(config)
+    for table, component in ((registry.toys, config.toy), (registry.estimators, config.estimator)):
+        chosen: Any = table.load(component.name)
+        registry.build_options(chosen.Config, component.params, f"{table.kind} {component.name}")
+    if config.budget.n_train < 2:
+        raise InputError(f"budget.n_train: expected at least 2 events; got {config.budget.n_train}")
+
+
+def load_plugins(config: ExperimentConfig) -> None:
+    """Import the plugin files of a run, in whatever process it runs."""
+    for file in config.plugins:
+        registry.load_plugin_file(file)
+
+
+def identify(config: ExperimentConfig) -> tuple[str, str]:
+    """``(fit_id, run_id)`` of a configuration; raises `InputError` for wrong names, options or input files."""
+    toy = build_toy(config.toy.name, **config.toy.params)
+    estimator_class: Any = registry.estimators.load(config.estimator.name)
+    options = registry.build_options(estimator_class.Config, config.estimator.params, f"estimator {config.estimator.name}")
+    toy_class: Any = type(toy)
+    training = {
+        "version": TRAINING_VERSION,
+        "toy": [config.toy.name, toy.spec.version, _toy_options(toy_class, config)],
+        "estimator": [config.estimator.name, estimator_class.version, _origin(config), asdict(options)],
+        "budget": config.budget.n_train,
+        "design": config.design,
+        "trainer": _identity(asdict(config.trainer)),
+        "optimizer": asdict(config.optimizer),
+        "ensemble": config.ensemble.members,
+        "seed": config.seed,
+    }
+    fit_id = hash_identity(training)
+    return fit_id, hash_identity({"fit": fit_id, "evaluation": _identity(asdict(config.evaluation)), "metrics": METRICS_VERSION})
+
+
+def evaluate_fits(results: str | Path, evaluation: EvaluationConfig) -> list[Record]:
+    """Add scores under another evaluation to every good fit of a results folder, without retraining."""
+    configs: dict[str, ExperimentConfig] = {}
+    for file in record_files(results):
+        record = read_record(file)
+        if record.status == "ok":
+            config = parse_config(record.config)
+            configs[record.fit_id] = replace(config, evaluation=evaluation, results=str(results))
+    records = [run_experiment(config) for config in configs.values()]
+    return [record for record in records if record is not None]
+
+
+def _run(config: ExperimentConfig, fit_id: str, run_id: str) -> Record:
+    results = Path(config.results)
+    record = _empty_record(config, fit_id, run_id)
+    clear_leftovers(results, fit_id, run_id)
+    try:
+        with _threads(config.trainer.threads):
+            evaluation, log, estimator = _train_and_score(config, fit_id, record)
+        record.metrics = evaluation.metrics
+        record.cost = _cost(evaluation, log, estimator)
+        write_table(results / run_id / "curves.parquet", _loss_rows(log) + evaluation.curves, CURVE_COLUMNS)
+        if evaluation.fits:
+            write_table(results / run_id / "fits.parquet", evaluation.fits)
+    except Exception as error:
+        _describe_failure(record, error)
+    write_record(results, record)
+    return record
+
+
+def _train_and_score(config: ExperimentConfig, fit_id: str, record: Record) -> tuple[Evaluation, TrainingLog, Estimator]:
+    toy = build_toy(config.toy.name, **config.toy.params)
+    record.toy.version = toy.spec.version
+    estimator = _build(config, toy, record.seeds["fit"])
+    if config.design not in estimator.designs:
+        raise SkipCell(f"estimator {config.estimator.name} uses design {' or '.join(sorted(estimator.designs))}; got {config.design}")
+    log = load_fit(Path(config.results), fit_id, estimator)
+    if log is None:
+        events = make_events(toy, config.budget.n_train, config.design, config.seed)
+        log = _train_members(estimator, events, config, record.seeds["fit"])
+        save_fit(Path(config.results), fit_id, estimator, log)
+    return evaluate(toy, estimator, config.evaluation, config.seed), log, estimator
+
+
+def _build(config: ExperimentConfig, toy: Toy, seed: int) -> Estimator:
+    members = [_build_one(config, toy, derive_seed(seed, "member", k)) for k in range(config.ensemble.members)]
+    return members[0] if len(members) == 1 else Ensemble(members)
+
+
+def _build_one(config: ExperimentConfig, toy: Toy, seed: int) -> Estimator:
+    # Layers draw their initial weights from the global state: fork it, so that nobody else notices.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_estimator(config.estimator.name, toy.spec, truth=toy, **config.estimator.params)
+
+
+def _train_members(estimator: Estimator, events: Any, config: ExperimentConfig, seed: int) -> TrainingLog:
+    if not isinstance(estimator, Ensemble):
+        return train(estimator, events, config.trainer, config.optimizer, seed)
+    logs = [
+        train(cast(Estimator, member), events, config.trainer, config.optimizer, derive_seed(seed, "member", k))
+        for k, member in enumerate(estimator.members)
+    ]
+    return replace(logs[0], seconds=sum(log.seconds for log in logs))
+
+
+def _good_record(results: Path, run_id: str) -> Record | None:
+    """The record of a run that needs no repetition; a failed or corrupt one does."""
+    path = record_path(results, run_id)
+    if not path.is_file():
+        return None
+    try:
+        record = read_record(path)
+    except InputError:
+        return None
+    return record if record.status in ("ok", "skipped") else None
+
+
+def _record_failure(config: ExperimentConfig, error: InputError) -> Record:
+    """Record a cell whose input is unusable before it has an identity of its own."""
+    payload = config_to_dict(config)
+    identity = hash_identity({key: payload[key] for key in payload if key != "results"})
+    record = _empty_record(config, identity, identity)
+    _describe_failure(record, error)
+    write_record(config.results, record)
+    return record
+
+
+def _describe_failure(record: Record, error: Exception) -> None:
+    status: Status = "skipped" if isinstance(error, SkipCell) else "failed"
+    record.status = status
+    record.reason = str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
+    if status == "failed":
+        record.traceback = "".join(traceback.format_exception(error))
+
+
+def _empty_record(config: ExperimentConfig, fit_id: str, run_id: str) -> Record:
+    seeds = {
+        "data": derive_seed(config.seed, "data", config.toy.name, config.budget.n_train, config.design),
+        "fit": derive_seed(config.seed, "fit", config.toy.name, config.estimator.name),
+    }
+    return Record(
+        run_id=run_id,
+        fit_id=fit_id,
+        status="ok",
+        toy=ToyInfo(name=config.toy.name, params=config.toy.params),
+        estimator=EstimatorInfo(name=config.estimator.name, params=config.estimator.params, **_estimator_origin(config)),
+        budget=Budget(name=config.budget.name, n_train=config.budget.n_train),
+        design=config.design,
+        seed=config.seed,
+        seeds=seeds,
+        environment=_environment(config),
+        config=config_to_dict(config),
+    )
+
+
+def _estimator_origin(config: ExperimentConfig) -> dict[str, str]:
+    try:
+        chosen: Any = registry.estimators.load(config.estimator.name)
+    except InputError:
+        return {}
+    return {"version": chosen.version, "distribution": registry.estimators.entry(config.estimator.name).distribution}
+
+
+def _origin(config: ExperimentConfig) -> list[str]:
+    """Distributions of the toy and the estimator: a new plugin version is a new fit."""
+    return [registry.toys.entry(config.toy.name).distribution, registry.estimators.entry(config.estimator.name).distribution]
+
+
+def _toy_options(toy_class: Any, config: ExperimentConfig) -> dict[str, Any]:
+    options = asdict(registry.build_options(toy_class.Config, config.toy.params, f"toy {config.toy.name}"))
+    # Where a file lies does not matter: its content hash is in the toy's version.
+    return {name: value for name, value in options.items() if name != "path"}
+
+
+def _identity(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in NOT_IN_IDENTITY}
+
+
+def _cost(evaluation: Evaluation, log: TrainingLog, estimator: Estimator) -> dict[str, float | int | str | None]:
+    return {
+        "train_seconds": log.seconds,
+        "epochs": len(log.train_loss),
+        "stopped": log.stopped,
+        "parameters": sum(p.numel() for p in estimator.parameters()),
+        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "threads": torch.get_num_threads(),
+        "load_average": os.getloadavg()[0],
+        **evaluation.cost,
+    }
+
+
+def _loss_rows(log: TrainingLog) -> list[Row]:
+    series = {"train": log.train_loss, "validation": log.validation_loss}
+    return [curve_row("loss", name, epoch, value) for name, values in series.items() for epoch, value in enumerate(values, start=1)]
+
+
+def _environment(config: ExperimentConfig) -> dict[str, Any]:
+    packages = ("touchneedle", "torch", "numpy", "scipy", "lightning", "zuko", "iminuit")
+    return {
+        "python": sys.version.split()[0],
+        "platform": platform.platform(),
+        "machine": platform.machine(),
+        "cpus": os.cpu_count(),
+        "threads": config.trainer.threads or torch.get_num_threads(),
+        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
+        "packages": {name: _version(name) for name in packages},
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return ""
+
+
+@contextmanager
+def _threads(n: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    if n > 0:
+        torch.set_num_threads(n)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

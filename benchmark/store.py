@@ -1,0 +1,111 @@
+"""The results folder: identities of runs, locks, and the weights and tables that lie beside records.
+
+A ``fit_id`` is the hash of everything that affects training; a ``run_id`` adds the evaluation. Two
+processes on one folder never train the same cell: each holds a lock that the operating system frees
+when the process dies, however it dies.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from filelock import FileLock, Timeout
+from pydantic import TypeAdapter
+from safetensors.torch import load_file, save_file
+
+from touchneedle.benchmark.records import write_atomically
+from touchneedle.benchmark.train import TrainingLog
+from touchneedle.conf.errors import InputError
+from touchneedle.estimators.base import Estimator
+
+IDENTITY_LENGTH = 16
+CURVE_COLUMNS = {
+    "curve": pa.string(),
+    "series": pa.string(),
+    "x": pa.float64(),
+    "y": pa.float64(),
+    "low": pa.float64(),
+    "high": pa.float64(),
+}
+
+
+def hash_identity(payload: dict[str, Any]) -> str:
+    """Short hash of a JSON-ready mapping, independent of key order."""
+    text = json.dumps(payload, sort_keys=True, separators=(",", ":"), default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:IDENTITY_LENGTH]
+
+
+@contextmanager
+def hold_cell(results: Path, fit_id: str, *, wait: bool) -> Iterator[bool]:
+    """Hold the lock of a cell; yields False at once if another process has it and ``wait`` is false.
+
+    Raises `InputError` if the results folder cannot be written.
+    """
+    folder = results / "locks"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(folder / f"{fit_id}.lock")
+        lock.acquire(timeout=-1 if wait else 0)
+    except Timeout:
+        yield False
+        return
+    except OSError as error:
+        raise InputError(
+            f"results {results}: cannot write there ({error.strerror or error}); choose another with results=FOLDER"
+        ) from error
+    try:
+        yield True
+    finally:
+        lock.release()
+
+
+def clear_leftovers(results: Path, fit_id: str, run_id: str) -> None:
+    """Remove what a killed process left half-written for this cell (call with the lock held)."""
+    for folder in (results / "fits").glob(f".{fit_id}.*.tmp"):
+        shutil.rmtree(folder, ignore_errors=True)
+    for file in [*results.glob(f".{run_id}.*.tmp"), *(results / run_id).glob(".*.tmp")]:
+        file.unlink(missing_ok=True)
+
+
+def save_fit(results: Path, fit_id: str, estimator: Estimator, log: TrainingLog) -> None:
+    """Keep the weights and the training log: the folder appears whole or not at all."""
+    final = results / "fits" / fit_id
+    temporary = final.with_name(f".{fit_id}.{uuid.uuid4().hex[:8]}.tmp")
+    try:
+        temporary.mkdir(parents=True)
+        save_file({name: tensor.contiguous() for name, tensor in estimator.state_dict().items()}, temporary / "weights.safetensors")
+        (temporary / "training.json").write_text(json.dumps(asdict(log)))
+        if final.exists():
+            shutil.rmtree(final)
+        os.replace(temporary, final)
+    except OSError as error:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise InputError(f"cannot write {final}: {error.strerror or error}; choose a writable folder with free space") from error
+
+
+def load_fit(results: Path, fit_id: str, estimator: Estimator) -> TrainingLog | None:
+    """Restore weights kept by `save_fit`; None if there are none."""
+    folder = results / "fits" / fit_id
+    if not (folder / "training.json").is_file():
+        return None
+    estimator.load_tensors(load_file(folder / "weights.safetensors"))
+    return TypeAdapter(TrainingLog).validate_json((folder / "training.json").read_bytes())
+
+
+def write_table(path: Path, rows: list[dict[str, Any]], schema: dict[str, pa.DataType] | None = None) -> None:
+    """Write rows as parquet, atomically."""
+    table = pa.Table.from_pylist(rows, schema=pa.schema(list(schema.items())) if schema else None)
+    sink = pa.BufferOutputStream()
+    pq.write_table(table, sink, compression="zstd")
+    write_atomically(path, sink.getvalue().to_pybytes())

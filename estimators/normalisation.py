@@ -1,0 +1,85 @@
+"""Estimators that answer through the likelihood-to-evidence ratio, and its local normalisation.
+
+Classifiers and posteriors learn r(x, theta) = p(x|theta) / p(x) = p(theta|x) / p(theta), where p(x)
+is the marginal of the (weighted) training events. Its mean over p(x) is 1 at every theta; a learned
+ratio drifts, and a fit multiplies the drift by the number of events. So such an estimator keeps
+training x as reference events, and `log_normalisation` tells a fit what to subtract per event.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from touchneedle.conf.errors import InputError
+from touchneedle.estimators.base import PAIRS_PER_CHUNK, Estimator
+from touchneedle.toys.base import Events
+
+Normalise = Literal["none", "local"]
+
+
+class EvidenceRatio(Estimator):
+    """Abstract. log_ratio(x, theta) = log r(x, theta) - log r(x, theta_0); write ``_log_evidence_ratio``."""
+
+    reference_x: Tensor
+    reference_log_weight: Tensor
+
+    def _register_reference(self, normalise: Normalise) -> None:
+        self.normalise = normalise
+        self.register_buffer("reference_x", torch.zeros(0, self.spec.x_dim))
+        self.register_buffer("reference_log_weight", torch.zeros(0))
+
+    @abstractmethod
+    def _log_evidence_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
+        """log r of each pair, shape (n,)."""
+
+    def _log_evidence_ratio_grid(self, x: Tensor, theta: Tensor) -> Tensor:
+        """log r of every x (n, d) at every theta (m, p), shape (n, m)."""
+        pairs = self._log_evidence_ratio(x.repeat_interleave(len(theta), 0), theta.repeat(len(x), 1))
+        return pairs.reshape(len(x), len(theta))
+
+    def _log_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
+        return self._log_evidence_ratio(x, theta) - self._log_evidence_ratio(x, self.nominal.expand_as(theta))
+
+    def _log_ratio_grid(self, x: Tensor, theta: Tensor) -> Tensor:
+        values = self._log_evidence_ratio_grid(x, torch.cat([self.nominal[None], theta]))
+        return values[:, 1:] - values[:, :1]
+
+    def keep_reference(self, events: Events, size: int) -> None:
+        """Keep at most ``size`` training events, evenly spaced, for `log_normalisation`."""
+        if self.normalise == "none":
+            return
+        kept = torch.linspace(0, len(events) - 1, min(size, len(events)), dtype=torch.float64).round().long()
+        weight = events.weight.double()[kept]
+        self.reference_x = events.x[kept].to(self.nominal)
+        self.reference_log_weight = (weight / weight.sum()).log().to(self.nominal)
+
+    def log_normalisation(self, theta: Tensor) -> Tensor:
+        """log E[r(x, theta)] - log E[r(x, theta_0)] over the reference events, shape (m,); 0 with ``normalise="none"``.
+
+        Exact ratios have E[r] = 1, so 0 everywhere. The constant at theta_0 keeps the corrected ratio 0 there.
+        Differentiable in theta. The error of n times this number is about sqrt(n / reference_events) sigma in a fit.
+        """
+        if self.normalise == "none":
+            return super().log_normalisation(theta)
+        if not len(self.reference_x):
+            raise InputError(f"{type(self).__name__}: no reference events yet; call prepare (or load_tensors) first")
+        theta = self._cast(theta)
+        means = self._log_mean(torch.cat([self.nominal[None], theta]))
+        return means[1:] - means[0]
+
+    def _log_mean(self, theta: Tensor) -> Tensor:
+        size = max(1, PAIRS_PER_CHUNK // len(theta))
+        parts = [
+            # Gradients recompute each chunk instead of keeping all pairs in memory.
+            checkpoint(self._log_weighted_sum, x, log_weight, theta, use_reentrant=False, preserve_rng_state=False)
+            for x, log_weight in zip(self.reference_x.split(size), self.reference_log_weight.split(size), strict=True)
+        ]
+        return torch.stack(parts).logsumexp(0)
+
+    def _log_weighted_sum(self, x: Tensor, log_weight: Tensor, theta: Tensor) -> Tensor:
+        return (self._log_evidence_ratio_grid(x, theta).double() + log_weight[:, None]).logsumexp(0)

@@ -1,0 +1,34 @@
+"""Control: the exact density of the toy. What no method can beat; every metric must rank it first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from torch import Tensor
+
+from touchneedle.estimators.base import Capability
+from touchneedle.estimators.control import TruthControl
+
+
+@dataclass
+class OracleConfig:
+    """No options."""
+
+
+class Oracle(TruthControl):
+    """log_ratio of the toy itself, in float64 from the start."""
+
+    Config = OracleConfig
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({"log_prob", "sample", "score"})
+    normalised = True
+
+    def _log_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
+        return self.exact_log_ratio(x, theta, self.nominal)
+
+    def _log_prob(self, x: Tensor, theta: Tensor) -> Tensor:
+        return self.toy.log_prob(x, theta)
+
+    def _sample(self, theta: Tensor, generator: torch.Generator) -> Tensor:
+        return self.toy.sample(theta, generator=generator).x

@@ -1,0 +1,154 @@
+"""Baseline: the analyst's binned template fit, with HistFactory interpolation code 4.
+
+x is cut into equal-mass cells. Each template (nominal, and each nuisance alone at its two anchors) has
+cell probabilities that are smooth in the parameters of interest. A nuisance multiplies the nominal
+probability of a cell by the interpolated ratio of its templates; the product over nuisances is
+normalised again over cells, so that the answer is a density (constant within a cell).
+(Cranmer et al. 2012, CERN-OPEN-2012-016, HistFactory.)
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from torch import Tensor
+
+from touchneedle.conf.errors import SkipCell
+from touchneedle.estimators.base import Capability, Design, Estimator
+from touchneedle.estimators.cells import EqualMassCells
+from touchneedle.estimators.interpolation import interpolate_code4
+from touchneedle.estimators.standardise import Standardise, mean_weight
+from touchneedle.estimators.template_fit import Penalty, count_monomials, fit_cells, monomial_counts, monomials
+from touchneedle.toys.base import Events, EventSource, Parameter, ToySpec, collect
+
+# The polynomial of code 4 may dip below zero between very different anchors.
+_SMALLEST_FACTOR = 1e-6
+
+
+@dataclass
+class TemplateHistogramConfig:
+    """Options of `TemplateHistogram`.
+
+    Attributes:
+        bins: number of equal-mass cells.
+        degree: degree of the polynomial in the parameters of interest.
+        pseudo_events: events per cell added to each template, shared as in nominal (flat for nominal itself).
+        ridge: precision (in events) that pulls the dependence on the parameters of interest to nominal's.
+    """
+
+    bins: PositiveInt = 40
+    degree: NonNegativeInt = 2
+    pseudo_events: PositiveFloat = 3.0
+    ridge: NonNegativeFloat = 10.0
+
+
+class TemplateHistogram(Estimator):
+    """Binned densities; fitted in `prepare`, without gradient training.
+
+    Needs events at the templates: `prepare` raises `SkipCell` naming the one that is missing. Design
+    ``prior`` therefore works only for toys without nuisances; events at joint anchors are not used.
+    """
+
+    Config = TemplateHistogramConfig
+    capabilities: ClassVar[frozenset[Capability]] = frozenset({"score"})
+    designs: ClassVar[frozenset[Design]] = frozenset({"prior", "templates", "templates_joint"})
+    normalised = True
+
+    coefficients: Tensor
+
+    def __init__(self, spec: ToySpec, config: TemplateHistogramConfig) -> None:
+        super().__init__(spec, config)
+        self.interest, self.nuisance = list(spec.parameters.interest), list(spec.parameters.nuisance)
+        self.anchors = [_anchors(spec.parameters.parameters[column]) for column in self.nuisance]
+        self.cells = EqualMassCells(config.bins)
+        self.standardise_interest = Standardise(len(self.interest))
+        terms = count_monomials(len(self.interest), config.degree)
+        self.register_buffer("coefficients", torch.zeros(1 + 2 * len(self.nuisance), config.bins, terms))
+
+    def _prepare(self, source: EventSource) -> None:
+        events = collect(source)
+        mean_weight(events.weight)
+        masks = self._template_masks(events.theta.double())
+        self.standardise_interest.learn(events.theta[:, self.interest], events.weight)
+        self.cells.learn(events.x, events.weight.double().abs(), self._order(events))
+        templates: list[Tensor] = []
+        for mask in masks:
+            prior = templates[0] if templates else torch.zeros(self.coefficients.shape[1:], dtype=torch.float64)
+            templates.append(self._fit(events[mask], prior))
+        self.coefficients = torch.stack(templates).to(self.coefficients)
+
+    def _fit(self, events: Events, prior: Tensor) -> Tensor:
+        z = self.standardise_interest(events.theta[:, self.interest].double())
+        cell = self.cells(events.x)
+        penalty = Penalty(self.config.pseudo_events, self.config.ridge)
+        return fit_cells(monomial_counts(z, cell, events.weight.double(), len(prior), self.config.degree), prior, penalty)
+
+    def _template_masks(self, theta: Tensor) -> list[Tensor]:
+        """Which events belong to nominal, then to (down, up) of each nuisance; raises `SkipCell` for an empty one."""
+        space = self.spec.parameters
+        at_nominal = _equal(theta[:, self.nuisance], space.nominal[self.nuisance])
+        masks = {"nominal nuisances": at_nominal.all(1)}
+        for k, column in enumerate(self.nuisance):
+            others = at_nominal[:, [i for i in range(len(self.nuisance)) if i != k]].all(1)
+            for anchor in self.anchors[k]:
+                at_anchor = _equal(theta[:, column], torch.tensor(anchor, dtype=torch.float64))
+                masks[f"{space.names[column]} = {anchor:g}"] = others & at_anchor
+        for name, mask in masks.items():
+            if not bool(mask.any()):
+                raise SkipCell(f"template_histogram needs events of the template {name!r}; found none: choose design=templates")
+        return list(masks.values())
+
+    def _order(self, events: Events) -> list[int]:
+        """Features by their largest |correlation| with a parameter of interest."""
+        columns = torch.cat([events.x, events.theta[:, self.interest]], 1).double()
+        weight = events.weight.double().abs()[:, None]
+        centred = columns - (weight * columns).sum(0) / weight.sum()
+        covariance = centred.T @ (weight * centred)
+        norm = covariance.diagonal().clamp_min(torch.finfo(torch.float32).tiny).sqrt()
+        correlation = (covariance / norm / norm[:, None]).abs()[: self.spec.x_dim, self.spec.x_dim :]
+        strength = correlation.amax(1) if self.interest else norm[: self.spec.x_dim] * 0
+        return strength.argsort(descending=True, stable=True).tolist()
+
+    def _log_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
+        cell = self.cells(x)[:, None]
+        at_nominal = self._log_cell_probability(self.nominal[None])[0]
+        return self._log_cell_probability(theta).gather(1, cell).squeeze(1) - at_nominal[cell.squeeze(1)]
+
+    def _log_ratio_grid(self, x: Tensor, theta: Tensor) -> Tensor:
+        table = self._log_cell_probability(torch.cat([self.nominal[None], theta]))
+        return (table[1:] - table[0]).T[self.cells(x)]
+
+    def _log_cell_probability(self, theta: Tensor) -> Tensor:
+        """log p_b(theta), shape (n, cells), normalised over cells."""
+        phi = monomials(self.standardise_interest(theta[:, self.interest]), self.config.degree)
+        log_p = torch.einsum("tbf,nf->ntb", self.coefficients, phi).log_softmax(-1)
+        log_total = log_p[:, 0]
+        for k, column in enumerate(self.nuisance):
+            low, high = self.anchors[k]
+            alpha = (2 * theta[:, column] - (low + high)) / (high - low)
+            down, up = (log_p[:, 2 * k + 1 + side] - log_p[:, 0] for side in (0, 1))
+            factor = interpolate_code4(alpha[:, None], up.exp(), down.exp())
+            log_total = log_total + factor.clamp_min(_SMALLEST_FACTOR).log()
+        return log_total.log_softmax(-1)
+
+
+def _anchors(parameter: Parameter) -> tuple[float, float]:
+    """The nearest anchors below and above nominal; raises `SkipCell` unless they are symmetric."""
+    below = [anchor for anchor in parameter.template_anchors if anchor < parameter.nominal]
+    above = [anchor for anchor in parameter.template_anchors if anchor > parameter.nominal]
+    if below and above:
+        low, high = max(below), min(above)
+        if abs(low + high - 2 * parameter.nominal) <= 1e-6 * (high - low):
+            return low, high
+    raise SkipCell(
+        f"template_histogram needs anchors of {parameter.name} at equal distances below and above its nominal "
+        f"{parameter.nominal:g}; got {parameter.template_anchors}"
+    )
+
+
+def _equal(value: Tensor, target: Tensor) -> Tensor:
+    """Equal up to the rounding of float32."""
+    return (value - target).abs() <= 1e-5 * target.abs().clamp_min(1)

@@ -1,0 +1,178 @@
+"""Batched profile fits: best fit, sigma and profile likelihood at the truth for many data sets at once.
+
+The same procedure serves the exact likelihood (BFGS, curvature by differences of gradients) and the
+polynomial surface (Newton, exact curvature); only the `Problem` differs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from touchneedle.estimators.base import Estimator
+from touchneedle.inference.likelihood import EventObjective, check_additive
+from touchneedle.inference.maximise import (
+    Curvature,
+    Maxima,
+    Objective,
+    Region,
+    covariance_of,
+    difference_curvature,
+    maximise,
+    sigma_of,
+)
+from touchneedle.inference.pseudo_experiments import PseudoExperiments
+from touchneedle.inference.terms import ExactTerms
+from touchneedle.toys.base import ParameterSpace
+
+_BETTER = 1e-6
+_WORSE = 1e-3
+
+
+@dataclass(frozen=True)
+class Problem:
+    """E likelihoods to fit.
+
+    Attributes:
+        scale: covariance (p, p) that sets first steps.
+        newton: exact curvature where it is cheap.
+    """
+
+    objective: Objective
+    parameters: ParameterSpace
+    scale: Tensor
+    newton: Curvature | None = None
+
+    @property
+    def region(self) -> Region:
+        """The bounds, with all parameters free."""
+        return self.region_without()
+
+    def region_without(self, column: int | None = None) -> Region:
+        """The bounds, with one parameter fixed."""
+        free = torch.ones(len(self.parameters), dtype=torch.bool)
+        if column is not None:
+            free[column] = False
+        return Region(self.parameters.low, self.parameters.high, free)
+
+    def maximise(self, start: Tensor, fixed: int | None = None) -> Maxima:
+        """Maximise from start (E, p)."""
+        curvature = torch.linalg.inv(self.scale)
+        return maximise(self.objective, start, self.region_without(fixed), curvature, newton=self.newton)
+
+    def curvature(self, theta: Tensor) -> Tensor:
+        """Minus the Hessian (E, p, p) at theta (E, p)."""
+        rows = torch.arange(len(theta))
+        if self.newton is not None:
+            return self.newton(theta, rows)
+        return difference_curvature(self.objective, theta, rows, sigma_of(self.scale), self.region)
+
+
+@dataclass(frozen=True)
+class ProfileFits:
+    """Fits of E data sets.
+
+    Attributes:
+        theta: best fits (E, p).
+        covariance: inverse of minus the Hessian (E, p, p); NaN where it is not positive definite.
+        value: ln L at the best fit (E,).
+        t_true: 2 [ln L(best) - max ln L(parameter of interest = truth)] (E, n_interest).
+        conditional: the maxima with one parameter of interest fixed at the truth (E, n_interest, p).
+        valid: all fits converged, with a finite sigma (E,).
+    """
+
+    theta: Tensor
+    covariance: Tensor
+    value: Tensor
+    t_true: Tensor
+    conditional: Tensor
+    valid: Tensor
+
+    @property
+    def sigma(self) -> Tensor:
+        """Standard errors (E, p)."""
+        return sigma_of(self.covariance)
+
+
+def profile_fits(problem: Problem, starts: Tensor, theta_true: Tensor) -> ProfileFits:
+    """Fit from starts (s, E, p), best kept, and profile at theta_true (p,).
+
+    A constrained fit that comes out above the best fit shows that the latter was a local maximum; the fit
+    is then repeated from there.
+    """
+    best = _best_of([problem.maximise(start) for start in starts])
+    fits = _profiled(problem, best, theta_true)
+    if bool((fits.t_true < -_BETTER).any()):
+        better = _best_of([best, problem.maximise(_highest(fits))])
+        fits = _profiled(problem, better, theta_true)
+    valid = fits.valid & (fits.t_true > -_WORSE).all(-1)
+    return ProfileFits(fits.theta, fits.covariance, fits.value, fits.t_true.clamp_min(0), fits.conditional, valid)
+
+
+def exact_fits(
+    estimator: Estimator, experiments: PseudoExperiments, terms: ExactTerms, rows: Tensor, starts: Tensor, scale: Tensor
+) -> ProfileFits:
+    """Fit the chosen pseudo-experiments (e,) by the estimator itself, in float64, from starts (s, e, p).
+
+    ``scale`` is a covariance (p, p) that sets first steps.
+    """
+    objective = pseudo_objective(estimator, experiments, terms)
+    chosen = Problem(lambda theta, some: objective(theta, rows[some]), terms.parameters, scale)
+    return profile_fits(chosen, starts, experiments.theta_true)
+
+
+def pseudo_objective(estimator: Estimator, experiments: PseudoExperiments, terms: ExactTerms) -> EventObjective:
+    """ln L of all pseudo-experiments."""
+    check_additive(estimator)
+    weight = torch.ones(len(experiments.index), dtype=torch.float64)
+    return EventObjective(estimator, experiments.pool.x, experiments.index, experiments.owner, weight, experiments.summaries, terms)
+
+
+def _best_of(maxima: list[Maxima]) -> Maxima:
+    best = maxima[0]
+    for other in maxima[1:]:
+        better = (other.value > best.value + _BETTER) | (~best.converged & other.converged & (other.value > best.value - _BETTER))
+        better |= ~best.value.isfinite()
+        best = Maxima(
+            torch.where(better[:, None], other.theta, best.theta),
+            torch.where(better, other.value, best.value),
+            torch.where(better[:, None], other.gradient, best.gradient),
+            torch.where(better, other.converged, best.converged),
+        )
+    return best
+
+
+def _profiled(problem: Problem, best: Maxima, theta_true: Tensor) -> ProfileFits:
+    covariance = covariance_of(problem.curvature(best.theta))
+    constrained = []
+    for column in problem.parameters.interest:
+        start = _conditional_start(best.theta, covariance, problem.scale, theta_true, column)
+        constrained.append(problem.maximise(problem.region.clamp(start), fixed=column))
+    converged = torch.stack([best.converged, *(c.converged for c in constrained)]).all(0)
+    return ProfileFits(
+        theta=best.theta,
+        covariance=covariance,
+        value=best.value,
+        t_true=torch.stack([2 * (best.value - c.value) for c in constrained], -1),
+        conditional=torch.stack([c.theta for c in constrained], 1),
+        valid=converged & sigma_of(covariance).isfinite().all(-1),
+    )
+
+
+def _conditional_start(theta: Tensor, covariance: Tensor, scale: Tensor, theta_true: Tensor, column: int) -> Tensor:
+    """Where a quadratic ln L would have its maximum, given the true value of one parameter."""
+    known = covariance.isfinite().all(-1).all(-1)[:, None, None]
+    usable = torch.where(known, covariance, scale)
+    slope = usable[:, :, column] / usable[:, column, column, None]
+    start = theta + slope * (theta_true[column] - theta[:, column, None])
+    start[:, column] = theta_true[column]
+    return start
+
+
+def _highest(fits: ProfileFits) -> Tensor:
+    """The best of all points seen so far in each fit (E, p)."""
+    worst = fits.t_true.argmin(-1)
+    conditional = fits.conditional[torch.arange(len(worst)), worst]
+    return torch.where((fits.t_true.amin(-1) < 0)[:, None], conditional, fits.theta)

@@ -1,0 +1,87 @@
+"""Where pseudo-experiments of one estimator are centred: its own fit of the pool.
+
+An estimator's bias can be several sigma, so a design around the truth would miss its maxima. Its Hessian
+sets the shape of the design, unless that is absurd (a rugged estimator).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from touchneedle.estimators.base import Estimator
+from touchneedle.inference.batched import Problem
+from touchneedle.inference.likelihood import weighted_objective
+from touchneedle.inference.maximise import covariance_of
+from touchneedle.inference.normalisation import RADIUS, fit_local_normalisation
+from touchneedle.inference.polynomial import Ball
+from touchneedle.inference.pseudo_experiments import PseudoExperiments
+from touchneedle.inference.terms import ExactTerms, Rates, reference_rate
+from touchneedle.toys.base import Events, ParameterSpace
+
+
+@dataclass(frozen=True)
+class Centre:
+    """The estimator's own fit of the pool, the covariance there, and the exact terms normalised around it."""
+
+    theta: Tensor
+    covariance: Tensor
+    terms: ExactTerms
+
+
+def find_centre(
+    estimator: Estimator, experiments: PseudoExperiments, rates: Rates | None, metric: Tensor | None, max_events: int
+) -> Centre:
+    """Fit a part of the pool weighted to n events from the truth; re-centre the local normalisation once."""
+    parameters = estimator.spec.parameters
+    terms = ExactTerms(parameters, rates, reference_rate(rates, experiments.theta_true))
+    guess = metric if metric is not None else prior_covariance(parameters, experiments.n_events)
+    centre = _pool_fit(estimator, experiments, Centre(experiments.theta_true, guess, terms), metric, max_events)
+    for _ in range(2):
+        ball = Ball.around(centre.theta, centre.covariance, RADIUS, parameters)
+        local = fit_local_normalisation(estimator, ball)
+        if local is None:
+            return centre
+        start = Centre(centre.theta, centre.covariance, terms.normalised_by(local))
+        centre = _pool_fit(estimator, experiments, start, metric, max_events)
+    return centre
+
+
+def prior_covariance(parameters: ParameterSpace, n_events: int) -> Tensor:
+    """A guess of the covariance (p, p) of a fit to n events: ten times the prior's, divided by n."""
+    one = torch.ones(len(parameters), dtype=torch.float64)
+    width = 0.5 * (parameters.from_normal(one) - parameters.from_normal(-one))
+    return torch.diag(width**2 * min(1.0, 10 / n_events))
+
+
+def whitening(covariance: Tensor, metric: Tensor | None) -> Tensor | None:
+    """The covariance (p, p) itself, or ``metric`` where it is NaN or more than 4 off in sigma in any direction."""
+    usable = bool(covariance.isfinite().all())
+    if metric is None:
+        return covariance if usable else None
+    if not usable:
+        return metric
+    inverse = torch.linalg.inv(torch.linalg.cholesky(metric))
+    ratios = torch.linalg.eigvalsh(inverse @ covariance @ inverse.T)
+    return covariance if bool(((ratios > 1 / 16) & (ratios < 16)).all()) else metric
+
+
+def _pool_fit(estimator: Estimator, experiments: PseudoExperiments, start: Centre, metric: Tensor | None, max_events: int) -> Centre:
+    problem = pool_problem(estimator, experiments, start, max_events)
+    maxima = problem.maximise(start.theta[None])
+    own = covariance_of(problem.curvature(maxima.theta))[0]
+    chosen = whitening(own, metric)
+    return Centre(maxima.theta[0], start.covariance if chosen is None else chosen, start.terms)
+
+
+def pool_problem(estimator: Estimator, experiments: PseudoExperiments, centre: Centre, max_events: int | None = None) -> Problem:
+    """ln L of the pool (or evenly spaced events of it) weighted to n events, auxiliary measurements at the truth."""
+    pool, share = experiments.pool, experiments.pool_share
+    if max_events is not None and len(pool) > max_events:
+        chosen = torch.linspace(0, len(pool) - 1, max_events).long()
+        pool, share = pool[chosen], share[chosen] / share[chosen].sum()
+    events = Events(x=pool.x, theta=pool.theta, weight=share * experiments.n_events)
+    objective = weighted_objective(estimator, events, experiments.pool_summary, centre.terms)
+    return Problem(objective, centre.terms.parameters, centre.covariance)

@@ -1,0 +1,149 @@
+"""n*: the number of events up to which an estimator's bias stays below 0.2 sigma.
+
+On the pool of one theta point, let L_q be the mean log_ratio of the estimator and L_p that of the oracle, both
+as surfaces. For every n, theta_q(n) = argmax [n L_q + log C] is the estimator's fit of an average data set of n
+events (auxiliary measurements at the truth), theta_p(n) the oracle's, and
+
+    bias(n) = [theta_q(n) - theta_p(n)] / sigma_p(n),        n* = smallest n with |bias(n)| >= 0.2,
+
+sigma_p(n) from the oracle's Hessian with constraints. Without constraints theta_q does not depend on n and bias
+grows as sqrt(n); a constraint holds nuisances at small n, so the curve is followed on a grid of n.
+
+What it does not say: fluctuations of a data set cancel (theta_q(n) is that of the average one), and the error is
+that of the test pool alone, by bootstrap; another training seed gives another n*. It is trusted where both fits
+lie inside their surfaces' balls, and where the pool's own noise of bias(n) is below 0.1 sigma, so that a crossing
+is at least two standard errors away from none. Where that range ends without a crossing, its end is a lower
+limit (censored above); where already its first n has crossed, an upper limit (censored below).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from touchneedle.inference.maximise import covariance_of, sigma_of
+from touchneedle.inference.surface import PoolSurface
+
+THRESHOLD = 0.2
+MAX_NOISE = 0.1
+MAX_EVENTS = 1_000_000
+_POINTS_PER_DECADE = 6
+_DECADES = 6
+
+Censored = Literal["above", "below"]
+
+
+@dataclass(frozen=True)
+class NStar:
+    """n* of one parameter; ``censored`` says that it lies above or below ``value``."""
+
+    value: float
+    stderr: float
+    censored: Censored | None
+
+
+@dataclass(frozen=True)
+class BiasCurve:
+    """Bias against the number of events, for the pool (first) and its bootstrap replicas.
+
+    Attributes:
+        n_events: grid (g,).
+        bias: in oracle sigma (1 + B, g, p); NaN where no surface holds.
+    """
+
+    n_events: Tensor
+    bias: Tensor
+
+    @property
+    def noise(self) -> Tensor:
+        """Standard deviation of bias(n) over the replicas (g, p)."""
+        return self.bias[1:].std(0)
+
+
+def bias_curve(pairs: Sequence[tuple[PoolSurface, PoolSurface | None]], *, replicas: int, generator: torch.Generator) -> BiasCurve:
+    """Bias(n) from surfaces of the same pool at several n_events, each paired with the oracle's.
+
+    The pair with the largest n_events (the finest) whose balls hold both fits is used at each n. Where the
+    oracle's is None, the truth and the estimator's own sigma take its place.
+    """
+    n_events = torch.logspace(0, _DECADES, _DECADES * _POINTS_PER_DECADE + 1, dtype=torch.float64)
+    shares = bootstrap_shares(pairs[0][0].share, replicas, generator)
+    finest_first = sorted(pairs, key=lambda pair: -pair[0].n_events)
+    curves = [_curve(own, exact, shares, n_events) for own, exact in finest_first]
+    bias = curves[0]
+    for other in curves[1:]:
+        bias = torch.where(bias.isnan().any(-1, keepdim=True), other, bias)
+    return BiasCurve(n_events, bias)
+
+
+def n_star(curve: BiasCurve, column: int) -> NStar:
+    """n* of one parameter: the first crossing, with half the central 68 % of the replicas as standard error."""
+    bias, noise = curve.bias[:, :, column].abs(), curve.noise[:, column]
+    noisy = (~(noise < MAX_NOISE) & bias[0].isfinite()).nonzero().flatten()
+    stop = int(noisy[0]) if len(noisy) else len(noise)
+    value, censored = _crossing(curve.n_events[:stop], bias[0, :stop])
+    replicas = torch.tensor([_crossing(curve.n_events[:stop], row[:stop])[0] for row in bias[1:]], dtype=torch.float64)
+    low, high = torch.nanquantile(replicas, torch.tensor([0.16, 0.84], dtype=torch.float64)).tolist()
+    return NStar(value, 0.5 * (high - low), censored)
+
+
+def n_star_by_scaling(n_events: float, bias: float, stderr: float) -> NStar:
+    """n* from one measured bias (in sigma) and its error, by bias ~ sqrt(n); for estimators without a surface.
+
+    A bias within two standard errors of zero gives a lower limit.
+    """
+    if not abs(bias) > 2 * stderr:
+        limit = n_events * (THRESHOLD / (abs(bias) + 2 * stderr)) ** 2
+        return NStar(min(limit, MAX_EVENTS), 0.0, "above")
+    value = n_events * (THRESHOLD / bias) ** 2
+    if value < 1:
+        return NStar(1.0, 0.0, "below")
+    return NStar(value, value * 2 * stderr / abs(bias), None)
+
+
+def bootstrap_shares(share: Tensor, replicas: int, generator: torch.Generator) -> Tensor:
+    """The pool's event shares (N,) and their bootstrap replicas by Poisson counts: (1 + replicas, N)."""
+    counts = torch.poisson(torch.ones(replicas, len(share), dtype=torch.float64), generator=generator)
+    resampled = counts * share
+    return torch.cat([share[None], resampled / resampled.sum(-1, keepdim=True)])
+
+
+def _curve(surface: PoolSurface, reference: PoolSurface | None, shares: Tensor, n_events: Tensor) -> Tensor:
+    """Bias (b, g, p) in reference sigma, NaN where a fit leaves its ball."""
+    theta, sigma, valid = _fits(surface, shares, n_events)
+    centre = surface.theta_true
+    if reference is not None:
+        centre, sigma, also = _fits(reference, shares, n_events)
+        valid = valid & also
+    bias = torch.where(valid[:, None], (theta - centre) / sigma, torch.nan)
+    return bias.reshape(len(shares), len(n_events), -1)
+
+
+def _fits(surface: PoolSurface, shares: Tensor, n_events: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Fits (b g, p), their sigma (b g, p) and validity (b g,)."""
+    means = (shares @ surface.table.double()).repeat_interleave(len(n_events), 0)
+    maxima, curvature = surface.mean_fits(means, n_events.repeat(len(shares)), surface.ball.centre)
+    sigma = sigma_of(covariance_of(curvature))
+    inside = surface.ball.distance(maxima.theta) <= surface.ball.radius
+    return maxima.theta, sigma, maxima.converged & inside & sigma.isfinite().all(-1)
+
+
+def _crossing(n_events: Tensor, bias: Tensor) -> tuple[float, Censored | None]:
+    """Where |bias| (g,) first reaches the threshold, interpolated in log n and log |bias|; NaN is skipped."""
+    known = bias.isfinite()
+    n_events, bias = n_events[known], bias[known]
+    if not len(bias):
+        return float("nan"), None
+    crossed = (bias >= THRESHOLD).nonzero().flatten()
+    if not len(crossed):
+        return float(n_events[-1]), "above"
+    i = int(crossed[0])
+    if i == 0:
+        return float(n_events[0]), "below"
+    low, high = bias[i - 1].clamp_min(1e-12).log(), bias[i].log()
+    fraction = (torch.tensor(THRESHOLD).log() - low) / (high - low)
+    return float(torch.lerp(n_events[i - 1].log(), n_events[i].log(), fraction.double()).exp()), None

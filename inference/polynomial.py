@@ -1,0 +1,115 @@
+"""A ball in parameter space, points in it, and polynomials over it.
+
+Shared by the local normalisation (quadratic) and the pseudo-experiment surface (cubic). The ball is
+round in whitened coordinates z = T^-1 (theta - centre), T T^t = covariance, so its radius is in sigma.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from touchneedle.toys.base import ParameterSpace
+
+_DRAWS = 2**15
+POINTS_PER_COEFFICIENT = 1.6
+
+
+@dataclass(frozen=True)
+class Ball:
+    """All theta with |z| <= radius that lie inside the bounds of the parameters.
+
+    Attributes:
+        centre: (p,).
+        transform: lower triangular T (p, p) with T T^t = covariance.
+        radius: in units of sigma.
+    """
+
+    centre: Tensor
+    transform: Tensor
+    radius: float
+    low: Tensor
+    high: Tensor
+
+    @classmethod
+    def around(cls, centre: Tensor, covariance: Tensor, radius: float, parameters: ParameterSpace) -> Ball:
+        """The ball of ``radius`` sigma around a point (p,), for a positive definite covariance (p, p)."""
+        return cls(centre, torch.linalg.cholesky(covariance), radius, parameters.low, parameters.high)
+
+    def whiten(self, theta: Tensor) -> Tensor:
+        """z of theta (m, p): shape (m, p)."""
+        return (theta - self.centre) @ self._inverse.T
+
+    def distance(self, theta: Tensor) -> Tensor:
+        """|z| of theta (m, p): shape (m,), in sigma."""
+        return self.whiten(theta).norm(dim=-1)
+
+    def points(self, count: int) -> Tensor:
+        """The first ``count`` scrambled Sobol points of the ball inside the bounds (fewer if there are not so many)."""
+        inside = self._sobol[self._in_bounds]
+        return inside[:count]
+
+    @property
+    def share_in_bounds(self) -> float:
+        """Share of the full ball that lies inside the bounds."""
+        return float(self._in_bounds.double().mean())
+
+    @cached_property
+    def _inverse(self) -> Tensor:
+        return torch.linalg.inv(self.transform)
+
+    @cached_property
+    def _sobol(self) -> Tensor:
+        dim = len(self.centre)
+        cube = torch.quasirandom.SobolEngine(dim, scramble=True, seed=0).draw(_DRAWS, dtype=torch.float64) * 2 - 1
+        unit = cube[cube.norm(dim=-1) <= 1]
+        return self.centre + self.radius * unit @ self.transform.T
+
+    @cached_property
+    def _in_bounds(self) -> Tensor:
+        return ((self._sobol >= self.low) & (self._sobol <= self.high)).all(-1)
+
+
+@dataclass(frozen=True)
+class Monomials:
+    """All monomials of z / radius up to a total order, over a ball."""
+
+    ball: Ball
+    order: int
+
+    def __call__(self, theta: Tensor) -> Tensor:
+        """Monomials at theta (m, p): shape (m, C); differentiable."""
+        z = self.ball.whiten(theta) / self.ball.radius
+        powers = [torch.ones_like(z)]
+        for _ in range(self.order):
+            powers.append(powers[-1] * z)
+        stacked = torch.stack(powers, -1)
+        return torch.stack([self._product(stacked, exponents) for exponents in self._exponents], -1)
+
+    def __len__(self) -> int:
+        return math.comb(len(self.ball.centre) + self.order, self.order)
+
+    def design(self, at_least: int) -> Tensor:
+        """Points (M, p) at which to tabulate a function: M >= 1.6 per coefficient and ``at_least``."""
+        return self.ball.points(max(at_least, math.ceil(POINTS_PER_COEFFICIENT * len(self))))
+
+    def fit(self, points: Tensor, values: Tensor) -> Tensor:
+        """Least-squares coefficients (E, C) of values (E, M) tabulated at points (M, p)."""
+        return values @ torch.linalg.pinv(self(points)).T
+
+    @cached_property
+    def _exponents(self) -> list[tuple[int, ...]]:
+        every = itertools.product(range(self.order + 1), repeat=len(self.ball.centre))
+        return sorted((e for e in every if sum(e) <= self.order), key=lambda e: (sum(e), e))
+
+    def _product(self, powers: Tensor, exponents: tuple[int, ...]) -> Tensor:
+        product = powers[..., 0, exponents[0]]
+        for column, exponent in enumerate(exponents[1:], start=1):
+            if exponent:
+                product = product * powers[..., column, exponent]
+        return product

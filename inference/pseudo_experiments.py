@@ -1,0 +1,108 @@
+"""Pseudo-experiments: data sets drawn from one pool of events, shared by all estimators and the oracle.
+
+Because everybody fits the same events with the same auxiliary measurements, differences between fits
+are paired: the fluctuation of the pool and of the experiments cancels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from touchneedle.conf.errors import InputError
+from touchneedle.inference.terms import Summaries
+from touchneedle.toys.base import Events, ParameterSpace
+
+
+@dataclass(frozen=True)
+class PseudoExperiments:
+    """E data sets, as rows of a pool of N events at the true point.
+
+    Attributes:
+        pool: events at theta_true; their weights enter through the drawing only.
+        theta_true: (p,).
+        n_events: expected number of events.
+        counts: observed number of events (E,).
+        index: rows of the pool, experiment after experiment (sum of counts,).
+        auxiliary: auxiliary measurements (E, p), redrawn around the truth; NaN for parameters without constraint.
+    """
+
+    pool: Events
+    theta_true: Tensor
+    n_events: int
+    counts: Tensor
+    index: Tensor
+    auxiliary: Tensor
+
+    def __len__(self) -> int:
+        return len(self.counts)
+
+    @cached_property
+    def owner(self) -> Tensor:
+        """Experiment of every drawn event (sum of counts,)."""
+        return torch.repeat_interleave(torch.arange(len(self)), self.counts)
+
+    @property
+    def summaries(self) -> Summaries:
+        """What the exact terms of ln L need to know."""
+        expected = torch.full((len(self),), float(self.n_events), dtype=torch.float64)
+        return Summaries(self.counts.double(), expected, self.auxiliary)
+
+    @property
+    def pool_summary(self) -> Summaries:
+        """The same for the whole pool weighted to ``n_events``, with auxiliary measurements at the truth."""
+        n = torch.tensor([float(self.n_events)], dtype=torch.float64)
+        return Summaries(n, n, self.theta_true[None])
+
+    @cached_property
+    def pool_share(self) -> Tensor:
+        """Weight of each pool event, summing to one (N,)."""
+        weight = self.pool.weight.double()
+        return weight / weight.sum()
+
+    @property
+    def effective_pool(self) -> float:
+        """Kish effective size of the pool, (sum w)^2 / sum w^2."""
+        return float(1 / self.pool_share.square().sum())
+
+    def first(self, count: int) -> PseudoExperiments:
+        """The first ``count`` experiments."""
+        rows = int(self.counts[:count].sum())
+        return PseudoExperiments(self.pool, self.theta_true, self.n_events, self.counts[:count], self.index[:rows], self.auxiliary[:count])
+
+
+def draw_pseudo_experiments(
+    pool: Events, theta_true: Tensor, n_events: int, n_experiments: int, parameters: ParameterSpace, generator: torch.Generator
+) -> PseudoExperiments:
+    """Draw data sets of Poisson(n_events) events from a pool, with replacement, in proportion to the weights.
+
+    Equivalent to an independent Poisson count for every pool event (thinning of a Poisson process).
+    Raises `InputError` for negative or vanishing weights, which cannot be drawn from.
+    """
+    weight = pool.weight.double()
+    if not len(pool) or not bool((weight >= 0).all()) or not float(weight.sum()) > 0:
+        raise InputError("pseudo-experiments: expected a pool of events with weights >= 0 and a positive sum; use unsigned events")
+    expected = torch.full((n_experiments,), float(n_events), dtype=torch.float64)
+    counts = torch.poisson(expected, generator=generator).long()
+    edges = weight.cumsum(0)
+    uniform = torch.rand(int(counts.sum()), generator=generator, dtype=torch.float64) * edges[-1]
+    index = torch.searchsorted(edges, uniform, right=True).clamp_max(len(pool) - 1)
+    return PseudoExperiments(
+        pool=pool,
+        theta_true=theta_true.double(),
+        n_events=n_events,
+        counts=counts,
+        index=index,
+        auxiliary=_draw_auxiliary(theta_true.double(), n_experiments, parameters, generator),
+    )
+
+
+def _draw_auxiliary(theta: Tensor, n: int, parameters: ParameterSpace, generator: torch.Generator) -> Tensor:
+    columns = [torch.full((n,), torch.nan, dtype=torch.float64)] * len(parameters)
+    for column, parameter in enumerate(parameters.parameters):
+        if parameter.constraint is not None:
+            columns[column] = parameter.constraint.sample(theta[column].expand(n), generator)
+    return torch.stack(columns, -1)

@@ -1,0 +1,259 @@
+"""Fits of pseudo-experiments: the one entry point, and the safeguards of the surface.
+
+Centre on the estimator's own fit of the pool; draw a ball of 4 sigma; fit all experiments on a cubic surface;
+refit by the exact likelihood what left the ball; check 20 fits by the exact likelihood; if they differ by more
+than 0.1 sigma, declare the surface failed and fit everything exactly. Problems with more than 5 parameters
+or with a ball that sticks out of the bounds go to exact batched fits at once.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from touchneedle.estimators.base import Estimator
+from touchneedle.inference.batched import ProfileFits, exact_fits, profile_fits
+from touchneedle.inference.centre import find_centre, pool_problem
+from touchneedle.inference.likelihood import check_additive
+from touchneedle.inference.maximise import covariance_of, sigma_of
+from touchneedle.inference.polynomial import Ball
+from touchneedle.inference.pseudo_experiments import PseudoExperiments
+from touchneedle.inference.surface import PoolSurface, build_surface
+from touchneedle.inference.terms import ExactTerms, Rates
+
+
+@dataclass(frozen=True)
+class FitOptions:
+    """How pseudo-experiments are fitted; the defaults are the measured ones.
+
+    Attributes:
+        method: ``auto`` chooses; ``surface`` and ``batched`` force one.
+        radius: of the design ball, in sigma.
+        order: of the polynomial surface; 0 chooses: 4 for up to 3 parameters and fewer than 300 events, where ln L is
+            farther from quadratic over 4 sigma (error 0.04 sigma at order 3, 0.006 at order 4), 3 otherwise.
+        min_points: design points at the least (1.6 per coefficient otherwise).
+        max_parameters: above it the surface is not tried.
+        min_share_in_bounds: of the ball; below it the surface is not tried.
+        centre_events: pool events used to find the centre.
+        n_check: fits repeated exactly.
+        max_check_rms: largest rms difference (sigma) of these before the surface is declared failed.
+        max_outside: largest share of fits outside the ball, likewise.
+        max_exact: experiments fitted at most when all have to be exact.
+        n_starts: starting points of exact fits (the centre, the truth).
+    """
+
+    method: Literal["auto", "surface", "batched"] = "auto"
+    radius: float = 4.0
+    order: int = 0
+    min_points: int = 32
+    max_parameters: int = 5
+    min_share_in_bounds: float = 0.5
+    centre_events: int = 10_000
+    n_check: int = 20
+    max_check_rms: float = 0.1
+    max_outside: float = 0.5
+    max_exact: int = 500
+    n_starts: int = 2
+
+
+@dataclass(frozen=True)
+class PseudoFits:
+    """Fits of E pseudo-experiments by one estimator.
+
+    Attributes:
+        theta: best fits (E, p).
+        sigma: standard errors from the Hessian (E, p); NaN where it is not positive definite.
+        t_true: 2 [ln L(best) - max ln L(parameter of interest = truth)], nuisances profiled (E, n_interest).
+        valid: converged, with finite sigma (E,).
+        exact: fitted by the exact likelihood rather than on the surface (E,).
+        pool_theta: fit of the whole pool weighted to n events, auxiliary measurements at the truth (p,).
+        pool_covariance: its covariance (p, p), NaN if not positive definite.
+        method: how most were fitted.
+        share_outside: share of the surface's fits outside its ball (refitted exactly); 0 for batched fits.
+        check_rms: rms over the checked fits and parameters of (surface - exact), in sigma; NaN without surface.
+        check_count: number of fits it was measured on.
+        surface_failed: the surface was tried and given up.
+        surface: the surface in use; None for batched fits.
+    """
+
+    theta: Tensor
+    sigma: Tensor
+    t_true: Tensor
+    valid: Tensor
+    exact: Tensor
+    pool_theta: Tensor
+    pool_covariance: Tensor
+    method: Literal["surface", "batched"]
+    share_outside: float
+    check_rms: float
+    check_count: int
+    surface_failed: bool
+    seconds_per_fit: float
+    terms: ExactTerms
+    surface: PoolSurface | None
+
+    def __len__(self) -> int:
+        return len(self.theta)
+
+    @property
+    def pool_sigma(self) -> Tensor:
+        """Standard errors of the pool fit (p,), at the expected number of events."""
+        return sigma_of(self.pool_covariance)
+
+
+def fit_pseudo_experiments(
+    estimator: Estimator,
+    experiments: PseudoExperiments,
+    *,
+    rates: Rates | None = None,
+    metric_covariance: Tensor | None = None,
+    options: FitOptions | None = None,
+) -> PseudoFits:
+    """Fit all pseudo-experiments with an estimator, nuisances free, and profile at the truth.
+
+    Args:
+        estimator: in float64.
+        experiments: data sets drawn from one pool.
+        rates: expected events per process, for the extended term (only ratios to the truth matter).
+        metric_covariance: covariance (p, p) at this number of events by a trusted fit (the oracle's), used
+            where the estimator's own Hessian is not positive definite or off by more than 4 in sigma.
+        options: how to fit; the defaults choose.
+
+    Exact fits are limited to ``options.max_exact`` experiments, so the result may hold fewer than asked for.
+    Raises `InputError` for an estimator whose likelihood is not a sum over events.
+    """
+    check_additive(estimator)
+    started = time.perf_counter()
+    run = _Run(estimator, experiments, rates, metric_covariance, options or FitOptions())
+    surface = run.surface()
+    fits = run.on_surface(surface) if surface is not None else run.batched()
+    return replace(fits, seconds_per_fit=(time.perf_counter() - started) / max(1, len(fits)))
+
+
+class _Run:
+    """One call of `fit_pseudo_experiments`."""
+
+    def __init__(
+        self, estimator: Estimator, experiments: PseudoExperiments, rates: Rates | None, metric: Tensor | None, options: FitOptions
+    ) -> None:
+        self.estimator, self.experiments, self.options = estimator, experiments, options
+        self.parameters = estimator.spec.parameters
+        self.centre = find_centre(estimator, experiments, rates, metric, options.centre_events)
+
+    def surface(self) -> PoolSurface | None:
+        """The surface, where it promises to work."""
+        options = self.options
+        if options.method == "batched":
+            return None
+        ball = Ball.around(self.centre.theta, self.centre.covariance, options.radius, self.parameters)
+        if options.method == "auto" and len(self.parameters) > options.max_parameters:
+            return None
+        if ball.share_in_bounds < options.min_share_in_bounds:
+            return None
+        return build_surface(self.estimator, self.experiments, self.centre.terms, ball, order=self._order(), at_least=options.min_points)
+
+    def _order(self) -> int:
+        few = len(self.parameters) <= 3 and self.experiments.n_events < 300
+        return self.options.order or (4 if few else 3)
+
+    def on_surface(self, surface: PoolSurface) -> PseudoFits:
+        """All fits on the surface, with the exact ones that it needs; batched fits if it fails."""
+        fits = self._surface_fits(surface)
+        outside = self._outside(surface, fits)
+        share = float(outside.double().mean())
+        check_rows = (~outside).nonzero().flatten()[: self.options.n_check]
+        checked = self._exact(check_rows, fits.theta[check_rows][None])
+        rms, count = check_rms(fits, checked, check_rows)
+        if not rms <= self.options.max_check_rms or share > self.options.max_outside:
+            return replace(self.batched(), share_outside=share, check_rms=rms, check_count=count, surface_failed=True)
+        fits = merge(fits, checked, check_rows)
+        outside_rows = outside.nonzero().flatten()
+        if len(outside_rows):
+            fits = merge(fits, self._exact(outside_rows, self._starts(len(outside_rows))), outside_rows)
+        exact = outside.clone()
+        exact[check_rows] = True
+        pool_theta, pool_covariance = self._surface_pool(surface)
+        return self._packed(fits, exact, pool_theta, pool_covariance, surface, share, rms, count)
+
+    def batched(self) -> PseudoFits:
+        """All fits (at most ``max_exact``) by the exact likelihood."""
+        rows = torch.arange(min(len(self.experiments), self.options.max_exact))
+        fits = self._exact(rows, self._starts(len(rows)))
+        problem = pool_problem(self.estimator, self.experiments, self.centre)
+        maxima = problem.maximise(self.centre.theta[None])
+        covariance = covariance_of(problem.curvature(maxima.theta))[0]
+        exact = torch.ones(len(rows), dtype=torch.bool)
+        return self._packed(fits, exact, maxima.theta[0], covariance, None, 0.0, torch.nan, 0)
+
+    def _surface_fits(self, surface: PoolSurface) -> ProfileFits:
+        problem = surface.problem(surface.experiment_sums(self.experiments), self.experiments.summaries)
+        start = surface.ball.centre.expand(1, len(self.experiments), -1)
+        return profile_fits(problem, start, self.experiments.theta_true)
+
+    def _outside(self, surface: PoolSurface, fits: ProfileFits) -> Tensor:
+        """Fits that left the ball, freely or constrained, or did not converge (E,)."""
+        every = torch.cat([fits.theta[:, None], fits.conditional], 1)
+        farthest = surface.ball.distance(every.flatten(0, 1)).reshape(every.shape[:2]).amax(-1)
+        return ~(farthest <= surface.ball.radius) | ~fits.valid
+
+    def _surface_pool(self, surface: PoolSurface) -> tuple[Tensor, Tensor]:
+        n = torch.tensor([float(self.experiments.n_events)], dtype=torch.float64)
+        maxima, curvature = surface.mean_fits(surface.mean, n, surface.ball.centre)
+        return maxima.theta[0], covariance_of(curvature)[0]
+
+    def _starts(self, count: int) -> Tensor:
+        points = torch.stack([self.centre.theta, self.experiments.theta_true])[: self.options.n_starts]
+        return points[:, None].expand(-1, count, -1)
+
+    def _exact(self, rows: Tensor, starts: Tensor) -> ProfileFits:
+        return exact_fits(self.estimator, self.experiments, self.centre.terms, rows, starts, self.centre.covariance)
+
+    def _packed(
+        self,
+        fits: ProfileFits,
+        exact: Tensor,
+        pool_theta: Tensor,
+        pool_covariance: Tensor,
+        surface: PoolSurface | None,
+        share: float,
+        rms: float,
+        count: int,
+    ) -> PseudoFits:
+        return PseudoFits(
+            theta=fits.theta,
+            sigma=fits.sigma,
+            t_true=fits.t_true,
+            valid=fits.valid,
+            exact=exact,
+            pool_theta=pool_theta,
+            pool_covariance=pool_covariance,
+            method="batched" if surface is None else "surface",
+            share_outside=share,
+            check_rms=rms,
+            check_count=count,
+            surface_failed=False,
+            seconds_per_fit=torch.nan,
+            terms=self.centre.terms,
+            surface=surface,
+        )
+
+
+def check_rms(fits: ProfileFits, checked: ProfileFits, rows: Tensor) -> tuple[float, int]:
+    """Rms of (surface - exact) over checked fits and parameters, in exact sigma; NaN if most exact fits failed."""
+    valid = checked.valid
+    if not len(rows) or 2 * int(valid.sum()) < len(rows):
+        return torch.nan, int(valid.sum())
+    difference = (fits.theta[rows] - checked.theta)[valid] / checked.sigma[valid]
+    return float(difference.square().mean().sqrt()), int(valid.sum())
+
+
+def merge(fits: ProfileFits, better: ProfileFits, rows: Tensor) -> ProfileFits:
+    """The same fits with some rows replaced."""
+    columns = {name: getattr(fits, name).clone() for name in ("theta", "covariance", "value", "t_true", "conditional", "valid")}
+    for name, column in columns.items():
+        column[rows] = getattr(better, name)
+    return ProfileFits(**columns)

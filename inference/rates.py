@@ -1,0 +1,219 @@
+"""Rates as data: expected events per process, for likelihoods that are deployed without their toy.
+
+    rate_k(theta) = yield_k * prod_j term_kj(theta_j) * prod_l code4(alpha_l; up_kl, down_kl)
+
+over parameters of interest j and nuisances l, alpha = (theta - nominal) / width. Terms are powers that
+physics has: 1, mu, 1 - mu (a fraction), sqrt(mu) (interference), mu - sqrt(mu) (off-shell Higgs, signal
+less interference; ATLAS 2024, arXiv:2412.01548), or a polynomial. How far the model is from the function it
+was fitted to is recorded.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from touchneedle.conf.errors import InputError
+from touchneedle.toys.base import Parameter, ParameterSpace
+
+TermName = Literal["1", "mu", "1-mu", "sqrt(mu)", "mu-sqrt(mu)", "polynomial"]
+
+TERMS: dict[str, Callable[[Tensor], Tensor]] = {
+    "1": torch.ones_like,
+    "mu": lambda mu: mu,
+    "1-mu": lambda mu: 1 - mu,
+    "sqrt(mu)": torch.sqrt,
+    "mu-sqrt(mu)": lambda mu: mu - torch.sqrt(mu),
+}
+
+MAX_DEGREE = 4
+_SCAN_POINTS = 21
+_EXACT = 1e-9
+_TEST_POINTS = 512
+_BASE_QUANTILES = (0.7, 0.35)
+
+
+@dataclass(frozen=True)
+class PoiTerm:
+    """How a process depends on one parameter of interest.
+
+    Attributes:
+        coefficients: of the polynomial in the parameter, constant first; empty for the named terms.
+    """
+
+    parameter: str
+    kind: TermName = "1"
+    coefficients: tuple[float, ...] = ()
+
+    def __call__(self, mu: Tensor) -> Tensor:
+        """The factor at values (m,)."""
+        if self.kind != "polynomial":
+            return TERMS[self.kind](mu)
+        value = torch.zeros_like(mu)
+        for coefficient in reversed(self.coefficients):
+            value = value * mu + coefficient
+        return value
+
+
+@dataclass(frozen=True)
+class NuisanceFactor:
+    """Ratios to nominal at nominal +- ``width`` of one nuisance, interpolated by HistFactory code 4."""
+
+    parameter: str
+    nominal: float
+    width: float
+    up: float
+    down: float
+
+    def __call__(self, value: Tensor) -> Tensor:
+        """The factor at values (m,)."""
+        from touchneedle.estimators.interpolation import interpolate_code4
+
+        return interpolate_code4((value - self.nominal) / self.width, value.new_tensor(self.up), value.new_tensor(self.down))
+
+
+@dataclass(frozen=True)
+class ProcessRate:
+    """Expected events of one process: a yield, times factors."""
+
+    nominal_yield: float
+    terms: tuple[PoiTerm, ...] = ()
+    factors: tuple[NuisanceFactor, ...] = ()
+
+
+@dataclass(frozen=True)
+class RateModel:
+    """Rates of all processes as plain numbers; JSON through pydantic.
+
+    Attributes:
+        names: the parameters, in the order of theta.
+        worst_deviation: largest |model - function| / total rate over prior draws, when it was fitted.
+    """
+
+    names: tuple[str, ...]
+    processes: tuple[ProcessRate, ...]
+    worst_deviation: float = 0.0
+
+    def rates(self, theta: Tensor) -> Tensor:
+        """Expected events per process at theta (m, p): shape (m, k); differentiable."""
+        return torch.stack([self._rate(process, theta) for process in self.processes], -1)
+
+    def expected_events(self, theta: Tensor) -> Tensor:
+        """Total expected events at theta (m, p): shape (m,)."""
+        return self.rates(theta).sum(-1)
+
+    def _rate(self, process: ProcessRate, theta: Tensor) -> Tensor:
+        rate = torch.full_like(theta[:, 0], process.nominal_yield)
+        for factor in itertools.chain(process.terms, process.factors):
+            rate = rate * factor(theta[:, self.names.index(factor.parameter)])
+        return rate
+
+
+def fit_rate_model(parameters: ParameterSpace, rates: Callable[[Tensor], Tensor]) -> RateModel:
+    """Describe a rate function theta (m, p) -> (m, k) by a `RateModel`, one parameter at a time.
+
+    Raises `InputError` if the rates are not finite, or vanish wherever the model is anchored.
+    """
+    with torch.no_grad():
+        base = _base_point(parameters)
+        at_base = _evaluate(rates, base[None])[0]
+        processes = tuple(_fit_process(parameters, rates, base, at_base, k) for k in range(len(at_base)))
+        model = RateModel(parameters.names, processes)
+        return RateModel(parameters.names, processes, _deviation(model, parameters, rates))
+
+
+def _base_point(parameters: ParameterSpace) -> Tensor:
+    """Where factors are anchored: nuisances nominal, interests off their special values (0 and 1)."""
+    base = parameters.nominal.clone()
+    for order, column in enumerate(parameters.interest):
+        quantile = torch.full((len(parameters),), _BASE_QUANTILES[order % 2], dtype=torch.float64)
+        base[column] = parameters.from_normal(torch.special.ndtri(quantile))[column]
+    return base
+
+
+def _fit_process(parameters: ParameterSpace, rates: Callable[[Tensor], Tensor], base: Tensor, at_base: Tensor, k: int) -> ProcessRate:
+    if float(at_base[k]) == 0:
+        return ProcessRate(0.0)
+    terms = tuple(_fit_term(parameters, rates, base, column, k) for column in parameters.interest)
+    factors = tuple(
+        factor
+        for column in parameters.nuisance
+        if (factor := _fit_factor(parameters.parameters[column], rates, base, column, k)) is not None
+    )
+    scale = at_base[k]
+    for term in terms:
+        scale = scale / term(base[parameters.index(term.parameter)][None])[0]
+    return ProcessRate(float(scale), tuple(term for term in terms if term.kind != "1"), factors)
+
+
+def _fit_term(parameters: ParameterSpace, rates: Callable[[Tensor], Tensor], base: Tensor, column: int, k: int) -> PoiTerm:
+    """The first named term that is proportional to the scan along one parameter, else the lowest sufficient polynomial."""
+    name = parameters.names[column]
+    values = _scan(parameters, column)
+    points = base.repeat(len(values), 1)
+    points[:, column] = values
+    scanned = _evaluate(rates, points)[:, k]
+    for kind in TERMS:
+        if "sqrt" in kind and float(values.min()) < 0:
+            continue
+        term = PoiTerm(name, kind)  # type: ignore[arg-type]
+        if float(term(base[column][None]).abs()) > 1e-6 and _misfit(term(values)[:, None], scanned)[0] < _EXACT:
+            return term
+    return _fit_polynomial(name, values, scanned)
+
+
+def _fit_polynomial(name: str, values: Tensor, scanned: Tensor) -> PoiTerm:
+    coefficients = torch.zeros(1)
+    for degree in range(1, MAX_DEGREE + 1):
+        misfit, coefficients = _misfit(torch.stack([values**power for power in range(degree + 1)], -1), scanned)
+        if misfit < _EXACT:
+            break
+    return PoiTerm(name, "polynomial", tuple(coefficients.tolist()))
+
+
+def _misfit(columns: Tensor, wanted: Tensor) -> tuple[float, Tensor]:
+    """Largest relative residual of a least-squares fit, and its coefficients."""
+    coefficients = torch.linalg.lstsq(columns, wanted[:, None]).solution
+    residual = (columns @ coefficients)[:, 0] - wanted
+    return float(residual.abs().max() / wanted.abs().max().clamp_min(1e-300)), coefficients[:, 0]
+
+
+def _fit_factor(parameter: Parameter, rates: Callable[[Tensor], Tensor], base: Tensor, column: int, k: int) -> NuisanceFactor | None:
+    """Up and down ratios at half the distance of the anchors; None where the nuisance does nothing."""
+    low, high = parameter.template_anchors[0], parameter.template_anchors[-1]
+    width = 0.5 * (high - low)
+    points = base.repeat(3, 1)
+    points[1, column], points[2, column] = parameter.nominal + width, parameter.nominal - width
+    nominal, up, down = (_evaluate(rates, points)[:, k]).tolist()
+    if up == nominal and down == nominal:
+        return None
+    if up / nominal <= 0 or down / nominal <= 0:
+        raise InputError(f"rates: expected rates of one sign at nominal +- 1 sigma of {parameter.name}; got {up:g}, {nominal:g}, {down:g}")
+    return NuisanceFactor(parameter.name, parameter.nominal, width, up / nominal, down / nominal)
+
+
+def _scan(parameters: ParameterSpace, column: int) -> Tensor:
+    """Values of one parameter across the central 98 % of its prior, inside the bounds."""
+    quantiles = torch.linspace(0.01, 0.99, _SCAN_POINTS, dtype=torch.float64)
+    values = parameters.parameters[column].prior.from_normal(torch.special.ndtri(quantiles))
+    return values.clamp(*parameters.parameters[column].bounds)
+
+
+def _deviation(model: RateModel, parameters: ParameterSpace, rates: Callable[[Tensor], Tensor]) -> float:
+    theta = parameters.sample_prior(_TEST_POINTS, torch.Generator().manual_seed(0))
+    theta = torch.minimum(torch.maximum(theta, parameters.low), parameters.high)
+    exact = _evaluate(rates, theta)
+    total = exact.sum(-1, keepdim=True).abs().clamp_min(1e-300)
+    return float(((model.rates(theta) - exact) / total).abs().max())
+
+
+def _evaluate(rates: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:
+    values = rates(theta).double()
+    if not bool(values.isfinite().all()):
+        raise InputError("rates: expected finite rates at every theta; got some that are not")
+    return values

@@ -1,0 +1,50 @@
+"""The leaderboard: records in, one HTML page, one Markdown file and one CSV file of the same rows out.
+
+A pure function of the results folder: equal folders give equal bytes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from touchneedle.benchmark.records import write_atomically
+from touchneedle.reports.figures import Picture, draw
+from touchneedle.reports.guide import GUIDE
+from touchneedle.reports.page import render_page
+from touchneedle.reports.rows import read_results
+from touchneedle.reports.sections import Section, build_sections
+from touchneedle.reports.text_tables import to_csv, to_markdown
+
+
+@dataclass(frozen=True)
+class Report:
+    """What was written, and one line for each file that could not be read (the command then exits non-zero)."""
+
+    paths: list[Path] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+
+
+def write_report(results: Path, out: Path) -> Report:
+    """Write ``leaderboard.html``, ``.md`` and ``.csv`` into ``out``.
+
+    Raises:
+        InputError: if ``results`` is no folder or holds no record, or ``out`` cannot be written.
+    """
+    found = read_results(results)
+    sections = build_sections(found)
+    pictures = [_pictures(index, section) for index, section in enumerate(sections, start=1)]
+    problems = [*found.problems, *(problem for row in pictures for picture in row for problem in picture.problems)]
+    contents = {
+        "leaderboard.html": render_page(sections, problems, pictures),
+        "leaderboard.md": to_markdown(sections, problems, GUIDE),
+        "leaderboard.csv": to_csv(sections, problems),
+    }
+    paths = [Path(out) / name for name in contents]
+    for path, content in zip(paths, contents.values(), strict=True):
+        write_atomically(path, content)
+    return Report(paths, [f"{problem.file}: {problem.reason}" for problem in problems])
+
+
+def _pictures(index: int, section: Section) -> list[Picture]:
+    return [draw(table.rows, section.parameter, f"f{index}-{number}") for number, table in enumerate(section.tables, start=1)]

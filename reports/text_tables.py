@@ -1,0 +1,188 @@
+"""The leaderboard as CSV (every number, full precision) and as Markdown (headline tables)."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from touchneedle.benchmark.records import Record
+from touchneedle.reports.aggregate import Cell
+from touchneedle.reports.numbers import format_cell, format_count
+from touchneedle.reports.rows import Problem, Row, Run, canonical, role_of
+from touchneedle.reports.sections import Column, Section, Table
+
+CSV_FIELDS = (
+    *("status", "toy", "toy_version", "toy_params", "estimator", "estimator_version", "distribution", "options", "role", "track"),
+    *("budget", "n_train", "design", "evaluation", "rank", "group", "seeds"),
+    *("family", "metric", "parameter", "point", "n_events", "at", "value", "stderr", "n_seeds", "censored", "mean_abs", "null"),
+    *("direction", "withheld", "reason"),
+)
+_OWN_COLUMNS = ("parameter", "point", "n_events")
+
+
+def to_csv(sections: Sequence[Section], problems: Sequence[Problem]) -> str:
+    """One line per (row, metric, place); then one line per failed or skipped run and per unreadable file."""
+    buffer = io.StringIO()
+    writer = csv.DictWriter(buffer, CSV_FIELDS, restval="", lineterminator="\n")
+    writer.writeheader()
+    for section in sections:
+        for table in section.tables:
+            writer.writerows(_metric_lines(table))
+        writer.writerows(_run_line(run) for run in [*section.failed, *section.skipped])
+    writer.writerows({"status": "unreadable", "reason": f"{problem.file}: {problem.reason}"} for problem in problems)
+    return buffer.getvalue()
+
+
+def to_markdown(sections: Sequence[Section], problems: Sequence[Problem], guide: Sequence[tuple[str, str]]) -> str:
+    """Headline tables per toy, failures and skips, and how to read them."""
+    lines = ["# Touchneedle leaderboard", ""]
+    for section in sections:
+        lines += _section_lines(section)
+    if problems:
+        lines += ["## Files that could not be read", ""]
+        lines += [f"- {escape(problem.file)}: {escape(problem.reason)}" for problem in problems] + [""]
+    lines += ["## How to read this", "", *(f"- **{escape(term)}**: {escape(meaning)}" for term, meaning in guide)]
+    return "\n".join(lines) + "\n"
+
+
+def headline_text(table: Table, row: Row, column: Column) -> str:
+    """What stands in a headline column: the number, ``n/a`` or ``withheld``."""
+    cell = table.cell(row, column)
+    if cell is None:
+        return "n/a"
+    return "withheld" if table.why_withheld(cell) else format_cell(cell)
+
+
+def identity_texts(row: Row) -> tuple[str, str, str, str]:
+    """Estimator (with role, track, foreign origin), design, budget, seeds: the columns before the numbers."""
+    marks: list[str] = [] if row.role == "entry" else [row.role]
+    marks += [] if row.track == "default" else [row.track]
+    label = row.label + (f" ({', '.join(marks)})" if marks else "")
+    seeds = str(len(row.seeds)) + (f" ({len(row.failed)} failed)" if row.failed else "")
+    return label, row.design, f"{row.budget} {format_count(row.n_train)}", seeds
+
+
+def outcome_groups(runs: Iterable[Run]) -> list[tuple[Record, str]]:
+    """Failed or skipped runs with the same cell and reason as one (record, seeds) pair, in order."""
+    groups: dict[tuple[str, ...], list[Record]] = {}
+    for run in runs:
+        record = run.record
+        evaluation = canonical(record.config.get("evaluation"))
+        key = (record.estimator.name, canonical(record.estimator.params), record.budget.name, record.design, evaluation, record.reason)
+        groups.setdefault(key, []).append(record)
+    return [(records[0], ", ".join(str(seed) for seed in sorted({r.seed for r in records}))) for records in groups.values()]
+
+
+def toy_title(section: Section) -> str:
+    """Name, version and options of a section's toy."""
+    name, version, params = section.toy
+    return name + (f" (version {version})" if version else "") + (f" {params}" if params != "{}" else "")
+
+
+def escape(text: str) -> str:
+    """Text that Markdown shows as it is, on one line, inside a table."""
+    flat = re.sub(r"\s+", " ", text).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    return re.sub(r"([\\`*\[\]|~])", r"\\\1", flat)
+
+
+def _section_lines(section: Section) -> list[str]:
+    lines = [f"## {escape(toy_title(section))}", ""]
+    if section.other_versions:
+        lines += ["Other versions or options of this toy stand in sections of their own; their numbers are never mixed.", ""]
+    for table in section.tables:
+        lines += _table_lines(table)
+    for title, runs in (("Failed", section.failed), ("Skipped", section.skipped)):
+        if runs:
+            lines += [f"### {title}", "", *(_outcome_line(*group) for group in outcome_groups(runs)), ""]
+    return lines
+
+
+def _table_lines(table: Table) -> list[str]:
+    evaluation = f", evaluation {escape(table.evaluation)}" if table.evaluation else ""
+    lines = [f"### Budget {escape(table.budget)} ({table.n_train:,} training events){evaluation}", ""]
+    lines += [f"Ordered by {escape(table.primary) or 'name'}.", ""]
+    titles = ["rank", "estimator", "design", "budget", "seeds", *(column.title for column in table.columns)]
+    lines += [_line(titles), "|" + "---|" * len(titles)]
+    for standing in table.standings:
+        rank = f"{standing.rank} {standing.group}" if standing.rank else "-"
+        numbers = (headline_text(table, standing.row, column) for column in table.columns)
+        lines.append(_line([rank, *identity_texts(standing.row), *numbers]))
+    lines += [""] + [f"- withheld: controls misordered: {escape(f'{w.metric} ({w.place}): {w.why}')}" for w in table.withheld.values()]
+    return [*lines, ""] if table.withheld else lines
+
+
+def _outcome_line(record: Record, seeds: str) -> str:
+    what = f"{record.estimator.name}, budget {record.budget.name}, design {record.design}, seed {seeds}"
+    return f"- {escape(what)}: {escape(record.reason or 'no reason given')}"
+
+
+def _line(texts: Iterable[str]) -> str:
+    return "| " + " | ".join(escape(text) for text in texts) + " |"
+
+
+def _metric_lines(table: Table) -> Iterator[dict[str, Any]]:
+    for standing in table.standings:
+        row = standing.row
+        shared = {
+            **_cell_of_sweep(row.runs[0].record),
+            "options": canonical(row.options),
+            "evaluation": row.evaluation,
+            "rank": standing.rank or "",
+            "group": standing.group,
+            "seeds": " ".join(str(seed) for seed in row.seeds),
+        }
+        for cell in row.cells:
+            yield {**shared, **_numbers(cell, table.why_withheld(cell))}
+
+
+def _numbers(cell: Cell, withheld: str) -> dict[str, Any]:
+    shown = not withheld
+    return {
+        "family": cell.family,
+        "metric": cell.name,
+        **{name: _text(cell.at.get(name)) for name in _OWN_COLUMNS},
+        "at": canonical({name: value for name, value in cell.at.items() if name not in _OWN_COLUMNS}),
+        "value": _text(cell.value) if shown else "",
+        "stderr": _text(cell.stderr) if shown else "",
+        "n_seeds": cell.n_seeds,
+        "censored": cell.censored,
+        "mean_abs": _text(cell.mean_abs) if shown else "",
+        "null": _text(cell.null),
+        "direction": cell.direction,
+        "withheld": withheld,
+        "reason": cell.reason,
+    }
+
+
+def _run_line(run: Run) -> dict[str, Any]:
+    record = run.record
+    evaluation = record.config.get("evaluation")
+    name = evaluation.get("name", "") if isinstance(evaluation, dict) else ""
+    return {**_cell_of_sweep(record), "evaluation": name, "seeds": record.seed, "reason": record.reason}
+
+
+def _cell_of_sweep(record: Record) -> dict[str, Any]:
+    return {
+        "status": record.status,
+        "toy": record.toy.name,
+        "toy_version": record.toy.version,
+        "toy_params": canonical(record.toy.params),
+        "estimator": record.estimator.name,
+        "estimator_version": record.estimator.version,
+        "distribution": record.estimator.distribution,
+        "options": canonical(record.estimator.params),
+        "role": role_of(record.estimator.name),
+        "track": record.track,
+        "budget": record.budget.name,
+        "n_train": record.budget.n_train,
+        "design": record.design,
+    }
+
+
+def _text(value: object) -> str:
+    if value is None:
+        return ""
+    return repr(value) if isinstance(value, float) else str(value)

@@ -1,0 +1,329 @@
+"""The three files of a report: same numbers, stable bytes, nothing remote, nothing executed, problems told."""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import math
+import os
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from touchneedle.conf.errors import InputError
+from touchneedle.reports import page
+from touchneedle.reports.leaderboard import Report, write_report
+from touchneedle.reports.numbers import format_number
+
+NAMES = ("leaderboard.html", "leaderboard.md", "leaderboard.csv")
+HOSTILE = '<script>alert("1")</script>|`x`[y](javascript:z)\n{{ 7*7 }}$\\frac$<!-- --> é\U0001f642'
+
+
+def texts(folder: Path) -> dict[str, str]:
+    return {name: (folder / name).read_text(encoding="utf-8") for name in NAMES}
+
+
+def report(results: Path, out: Path) -> tuple[Report, dict[str, str]]:
+    done = write_report(results, out)
+    return done, texts(out)
+
+
+def csv_lines(text: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO(text)))
+
+
+def markdown_rows(text: str) -> list[list[str]]:
+    lines = [line for line in text.splitlines() if line.startswith("| ") and not line.startswith("| rank")]
+    return [[html.unescape(cell).replace("\\", "").strip() for cell in line.strip("|").split(" | ")] for line in lines]
+
+
+class Rows(HTMLParser):
+    """Texts of the cells of every sortable table, without their small print."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.rows: list[list[str]] = []
+        self._skip = self._inside = self._cell = False
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        if tag == "table":
+            self._inside = ("class", "sortable") in attrs
+        elif tag == "tr" and self._inside:
+            self.rows.append([])
+        elif tag in ("td", "th") and self._inside:
+            self.rows[-1].append("")
+            self._cell = True
+        self._skip = self._skip or tag == "small"
+
+    def handle_endtag(self, tag: str) -> None:
+        self._cell = self._cell and tag not in ("td", "th")
+        self._skip = self._skip and tag != "small"
+
+    def handle_data(self, data: str) -> None:
+        if self._cell and not self._skip:
+            self.rows[-1][-1] += data
+
+
+def test_writes_three_files_and_prints_nothing(demo: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    done = write_report(demo, tmp_path / "new" / "out")
+    assert [path.name for path in done.paths] == list(NAMES)
+    assert all(path.is_file() for path in done.paths)
+    assert done.problems == []
+    assert capfd.readouterr() == ("", "")
+    assert sorted(path.name for path in (tmp_path / "new" / "out").iterdir()) == sorted(NAMES)
+
+
+def test_html_markdown_and_csv_hold_the_same_numbers(demo: Path, tmp_path: Path) -> None:
+    _, files = report(demo, tmp_path)
+    parser = Rows()
+    parser.feed(files["leaderboard.html"])
+    page_rows = [row for row in parser.rows if row[0] != "rank"]
+    text_rows = markdown_rows(files["leaderboard.md"])
+    assert len(page_rows) == len(text_rows) == 9
+    for on_page, in_text in zip(page_rows, text_rows, strict=True):
+        assert on_page[5:] == in_text[5:]
+    lines = csv_lines(files["leaderboard.csv"])
+    for in_text in text_rows[:7]:
+        name, _, _ = in_text[1].partition(" ")
+        (line,) = (x for x in lines if x["estimator"] == name and x["metric"] == "kl" and x["toy"] == "mass_bump" and x["status"] == "ok")
+        assert in_text[12] == format_number(float(line["value"]), float(line["stderr"]))
+
+
+def test_csv_numbers_have_full_precision_and_failures_have_lines(demo: Path, tmp_path: Path) -> None:
+    _, files = report(demo, tmp_path)
+    lines = csv_lines(files["leaderboard.csv"])
+    (star,) = (x for x in lines if x["estimator"] == "ratio_bce" and x["metric"] == "n_star")
+    assert float(star["value"]) == pytest.approx(310 * math.sqrt(1.1), rel=1e-14)
+    assert (star["rank"], star["group"], star["seeds"], star["n_seeds"]) == ("1", "a", "0 1", "2")
+    assert {(x["status"], x["reason"]) for x in lines if x["status"] != "ok"} == {
+        ("failed", "loss is not finite at epoch 3"),
+        ("skipped", "ratio_bce cannot use design templates"),
+    }
+
+
+def test_bytes_depend_on_the_records_alone(demo: Path, tmp_path: Path) -> None:
+    _, first = report(demo, tmp_path / "a")
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for file in sorted(demo.rglob("*"), reverse=True):  # other creation order, other folder
+        if file.is_file():
+            (moved / file.relative_to(demo)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(file, moved / file.relative_to(demo))
+    _, second = report(moved, tmp_path / "b")
+    assert first == second
+
+
+def test_names_of_files_do_not_change_the_tables(make: Any, tmp_path: Path) -> None:
+    def folder(prefix: str, order: int) -> Path:
+        names = ("zuko_nsf", "ratio_bce", "posterior_flow")[::order]
+        records = [make.record(name, seed, run_id=f"{prefix}{k}{seed}") for k, name in enumerate(names) for seed in (0, 1)]
+        return make.write(tmp_path / prefix, *records)
+
+    _, first = report(folder("x", 1), tmp_path / "a")
+    _, second = report(folder("y", -1), tmp_path / "b")
+    assert first["leaderboard.csv"] == second["leaderboard.csv"]
+    assert first["leaderboard.md"] == second["leaderboard.md"]
+
+
+def test_page_refers_to_nothing_outside_itself(demo: Path, tmp_path: Path) -> None:
+    _, files = report(demo, tmp_path)
+    text = files["leaderboard.html"]
+    assert "<svg" in text
+    assert len(text.encode()) < 3_000_000
+    references = re.findall(r"""(?:href|src|srcset|action|data|poster)\s*=\s*["']?([^"'\s>]+)""", text) + re.findall(
+        r"url\(([^)]*)\)", text
+    )
+    assert references
+    assert all(reference.startswith("#") for reference in references)
+    assert not re.search(r"https?:|//[a-z]+\.|@import|<link|<iframe|<img|<object|<embed", text)
+    ids = re.findall(r'\sid="([^"]+)"', text)
+    assert len(ids) == len(set(ids))
+    assert {reference[1:] for reference in references} <= set(ids)
+
+
+def test_hostile_texts_are_shown_and_not_executed(make: Any, tmp_path: Path) -> None:
+    metrics = [make.metric("density/kl", 0.1, 0.01), make.metric(f"density/{HOSTILE}", 1.0, 0.1, feature=HOSTILE)]
+    metrics += [make.metric("fit/n_star", None, parameter=HOSTILE, point=0, reason=HOSTILE)]
+    good = make.record(
+        HOSTILE, metrics=metrics, run_id="good", toy=HOSTILE, version=HOSTILE, params={HOSTILE: HOSTILE}, environment={HOSTILE: HOSTILE}
+    )
+    bad = make.record(HOSTILE, toy=HOSTILE, version=HOSTILE, run_id="bad", status="failed", reason=HOSTILE, traceback=HOSTILE)
+    folder = make.write(tmp_path / "results", good, bad)
+    make.write_curves(folder, "good")
+    _, files = report(folder, tmp_path / "out")
+    text = files["leaderboard.html"]
+    assert text.lower().count("<script") == 1
+    assert "&lt;script&gt;" in text
+    assert "{{ 7*7 }}" in text
+    assert "<!-- -->" not in text
+    assert not re.search(r"(?<!\\)[`\[\]]|<(?!$)", files["leaderboard.md"])
+    assert csv_lines(files["leaderboard.csv"])[0]["toy"] == HOSTILE
+
+
+def test_infinite_missing_and_nan_values_are_shown_as_such(make: Any, tmp_path: Path) -> None:
+    metrics = [
+        make.metric("density/kl", math.inf, None),
+        make.metric("density/log_ratio_rmse", math.nan, math.nan),
+        make.metric("density/log_ratio_median", None, reason="too few events"),
+        make.metric("fit/n_star", 1e6, 0.0, parameter="f", point=0, censored="above"),
+    ]
+    _, files = report(make.write(tmp_path / "results", make.record(metrics=metrics)), tmp_path / "out")
+    (row,) = markdown_rows(files["leaderboard.md"])
+    assert {"∞", "n/a", "> 1e6"} <= set(row)
+    assert "too few events" in files["leaderboard.html"]
+    reasons = {line["metric"]: line["reason"] for line in csv_lines(files["leaderboard.csv"])}
+    assert reasons == {"kl": "", "log_ratio_rmse": "not a number", "log_ratio_median": "too few events", "n_star": ""}
+
+
+def test_missing_curves_leave_the_figure_out_with_a_note(make: Any, tmp_path: Path) -> None:
+    folder = make.write(tmp_path / "results", make.record("a"), make.record("b"))
+    done, files = report(folder, tmp_path / "none")
+    assert "<figure>" not in files["leaderboard.html"]
+    assert "No figure: no curves: a, b" in files["leaderboard.html"]
+    make.write_curves(folder, make.record("a").run_id)
+    done, files = report(folder, tmp_path / "one")
+    assert files["leaderboard.html"].count("<figure>") == 1
+    assert "Note: no curves: b" in files["leaderboard.html"]
+    assert done.problems == []
+
+
+def test_unreadable_curves_are_a_problem_but_not_a_crash(make: Any, tmp_path: Path) -> None:
+    folder = make.write(tmp_path / "results", make.record("a"))
+    make.write_curves(folder, make.record("a").run_id, broken=True)
+    done, files = report(folder, tmp_path / "out")
+    assert len(done.problems) == 1
+    assert "curves.parquet" in done.problems[0]
+    assert "curves.parquet" in files["leaderboard.html"]
+
+
+def test_corrupt_records_are_listed_by_name_and_the_rest_is_reported(make: Any, tmp_path: Path) -> None:
+    folder = make.write(tmp_path / "results", make.record("a"))
+    (folder / "half.json").write_text('{"schema_version": 1, "run_id"')
+    done, files = report(folder, tmp_path / "out")
+    assert len(done.problems) == 1
+    assert "half.json" in done.problems[0]
+    assert all("half.json" in text for text in files.values())
+    assert len(markdown_rows(files["leaderboard.md"])) == 1
+
+
+def test_only_corrupt_records_still_make_a_report(tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    folder.mkdir()
+    (folder / "half.json").write_text("{")
+    done, files = report(folder, tmp_path / "out")
+    assert len(done.problems) == 1
+    assert "half.json" in files["leaderboard.html"]
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_nothing_to_report_is_one_line(tmp_path: Path, exists: bool) -> None:
+    if exists:
+        (tmp_path / "results").mkdir()
+    with pytest.raises(InputError) as caught:
+        write_report(tmp_path / "results", tmp_path / "out")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+def test_unwritable_folder_is_one_line(demo: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(InputError, match="cannot write"):
+        write_report(demo, tmp_path / "file" / "out")
+
+
+def test_mixed_versions_stand_apart_and_say_so(make: Any, tmp_path: Path) -> None:
+    folder = make.write(tmp_path / "results", make.record(version="1"), make.record(version="2"))
+    _, files = report(folder, tmp_path / "out")
+    assert files["leaderboard.html"].count("their numbers are never mixed") == 2
+    assert "## mass_bump (version 1)" in files["leaderboard.md"]
+    assert "## mass_bump (version 2)" in files["leaderboard.md"]
+
+
+def test_withheld_numbers_are_in_no_file(make: Any, tmp_path: Path) -> None:
+    values = {"oracle": 0.777123, "best_gaussian": 0.01, "ratio_bce": 0.654321}
+    records = [make.record(name, metrics=[make.metric("density/kl", v, 1e-7)]) for name, v in values.items()]
+    _, files = report(make.write(tmp_path / "results", *records), tmp_path / "out")
+    assert "withheld" in files["leaderboard.md"]
+    assert "controls misordered" in files["leaderboard.html"]
+    assert all("0.65432" not in text for text in files.values())
+    assert all(line["value"] == "" for line in csv_lines(files["leaderboard.csv"]))
+
+
+def test_details_hold_traceback_configuration_and_the_repeating_command(demo: Path, tmp_path: Path) -> None:
+    _, files = report(demo, tmp_path)
+    text = html.unescape(files["leaderboard.html"])
+    assert "FloatingPointError: loss is not finite" in text
+    assert "touchneedle run toy=two_moons estimator=zuko_nsf estimator.bins=16 estimator.transforms=5 budget=small" in text
+    assert '"torch": "2.13.0"' in text
+
+
+def test_a_page_that_would_grow_too_large_says_what_it_leaves_out(make: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    many = [make.metric("density/ks", 0.1, 0.01, point=1, feature=f"feature_{k}") for k in range(300)]
+    folder = make.write(tmp_path / "results", make.record(metrics=[*many, *make.density_metrics(0.1)]))
+    _, full = report(folder, tmp_path / "full")
+    monkeypatch.setattr(page, "MAX_BYTES", len(full["leaderboard.html"].encode()) - 10_000)
+    _, thin = report(folder, tmp_path / "thin")
+    assert "feature_299" in full["leaderboard.html"]
+    assert "feature_299" not in thin["leaderboard.html"]
+    assert "leaderboard.csv holds every number" in thin["leaderboard.html"]
+    assert full["leaderboard.csv"] == thin["leaderboard.csv"]
+
+
+CLICK = """
+<script>
+const table = document.querySelector("table.sortable");
+const heading = (name) => [...table.tHead.rows[0].cells].find((h) => h.textContent === name);
+const names = () => [...table.tBodies[0].rows].map((r) => r.cells[1].dataset.sort.trim()).join(",");
+const seen = [];
+for (const title of ["estimator", "KL / nats", "KL / nats", "n*", "rank"]) {
+  heading(title).querySelector("button").click();
+  seen.push(names() + " " + heading(title).getAttribute("aria-sort"));
+}
+document.body.dataset.seen = seen.join(";");
+</script>
+"""
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium on PATH")
+def test_tables_sort_in_a_browser(make: Any, tmp_path: Path) -> None:
+    cells = {"b_net": (900.0, 0.2), "a_net": (9.0, 0.03), "c_net": (80.0, None), "oracle": (1e6, 0.0)}
+    records = [
+        make.record(n, metrics=[*make.fit_metrics(star, 0.1), make.metric("density/kl", kl, 0.001)]) for n, (star, kl) in cells.items()
+    ]
+    _, files = report(make.write(tmp_path / "results", *records), tmp_path)
+    # The page's policy forbids foreign scripts, as it should; the test's own script needs it lifted.
+    text = re.sub(r"<meta http-equiv[^>]*>", "", files["leaderboard.html"]).replace("</body>", CLICK + "</body>")
+    (tmp_path / "test.html").write_text(text, encoding="utf-8")
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom"]
+    done = subprocess.run(
+        [*command, (tmp_path / "test.html").as_uri()],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+        env={**os.environ, "HOME": str(tmp_path)},
+    )
+    seen = re.search(r'data-seen="([^"]*)"', done.stdout)
+    assert seen is not None
+    assert seen[1].split(";") == [
+        "a_net,b_net,c_net,oracle ascending",
+        "oracle,a_net,b_net,c_net ascending",
+        "b_net,a_net,oracle,c_net descending",
+        "a_net,c_net,b_net,oracle ascending",
+        "oracle,b_net,c_net,a_net ascending",
+    ]
+
+
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="needs chromium on PATH")
+def test_policy_lets_the_own_script_run(make: Any, tmp_path: Path) -> None:
+    write_report(make.write(tmp_path / "results", make.record()), tmp_path)
+    url = (tmp_path / "leaderboard.html").as_uri() + "#environment-1"
+    command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", url]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env={**os.environ, "HOME": str(tmp_path)})
+    assert re.search(r'<details id="environment-1" open', done.stdout)
