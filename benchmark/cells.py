@@ -8,7 +8,6 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
-from touchneedle.benchmark import config as configuration
 from touchneedle.benchmark.config import ComponentConfig, ExperimentConfig
 from touchneedle.conf import registry
 from touchneedle.conf.errors import InputError, SkipCell
@@ -140,7 +139,7 @@ def check_results(results: str) -> None:
 
 def option_names(group: str) -> list[str]:
     """Options of a configuration group such as ``trainer``; empty for plain keys and components."""
-    group_class = get_type_hints(ExperimentConfig, vars(configuration)).get(group)
+    group_class = get_type_hints(ExperimentConfig).get(group)
     if group_class is ComponentConfig or not isinstance(group_class, type) or not is_dataclass(group_class):
         return []
     return [field.name for field in fields(group_class)]

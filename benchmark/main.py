@@ -5,92 +5,25 @@ Nothing heavy is imported before a command needs it, so that ``--help`` and shel
 
 from __future__ import annotations
 
-import os
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from typer.core import TyperGroup
 
-from touchneedle.conf.errors import InputError
-
-BENCH_PACKAGES = frozenset(
-    [
-        "hydra",
-        "omegaconf",
-        "hydra_plugins",
-        "joblib",
-        "lightning",
-        "zuko",
-        "nflows",
-        "normflows",
-        "pandas",
-        "sklearn",
-        "ot",
-        "jinja2",
-        "matplotlib",
-        "seaborn",
-    ]
-)
-INSTALL_BENCH = "pip install 'touchneedle[bench]'"
-FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
-
-
-class OneLineErrors(TyperGroup):
-    """Shows what a user can cause as one line on stderr; ``--debug``, anywhere, shows the traceback instead."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Take ``--debug`` out, wherever it stands."""
-        ctx.obj = {"debug": "--debug" in args}
-        return super().parse_args(ctx, [word for word in args if word != "--debug"])
-
-    def invoke(self, ctx: Any) -> Any:
-        """Run the command; turn expected errors into one line and an exit code."""
-        try:
-            return super().invoke(ctx)
-        except BrokenPipeError:
-            raise
-        except (InputError, OSError, ImportError, KeyboardInterrupt) as error:
-            if ctx.obj["debug"]:
-                raise
-            message, code = _describe(error)
-            typer.echo(message if code == INTERRUPTED else f"touchneedle: error: {message}", err=True)
-            raise typer.Exit(code) from error
-
-
-def _describe(error: BaseException) -> tuple[str, int]:
-    if isinstance(error, KeyboardInterrupt):
-        return "interrupted; repeat the command to go on", INTERRUPTED
-    missing = error if isinstance(error, ModuleNotFoundError) else error.__cause__
-    if isinstance(missing, ModuleNotFoundError) and (missing.name or "").partition(".")[0] in BENCH_PACKAGES:
-        return f"this needs the package {missing.name}, which is not installed; {INSTALL_BENCH}", BAD_INPUT
-    if isinstance(error, OSError):
-        where = f": {error.filename}" if error.filename else ""
-        return f"{error.strerror or error}{where}", BAD_INPUT
-    return " ".join(str(error).split("\n")), BAD_INPUT
+from touchneedle.benchmark.command import FAILED, app, command, keep_blocks
 
 
 def _complete_override(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Completion of ``toy=mas<TAB>``; bash hands over ``toy``, ``=`` and ``mas`` as three words."""
-    from touchneedle.benchmark.overrides import complete
+    """Completion of ``toy=mas<TAB>``; bash hands over ``toy``, ``=`` and ``mas`` as words, or ``toy`` and nothing."""
+    from touchneedle.benchmark.overrides import GROUPS, complete
 
-    before = [*(ctx.params.get("overrides") or []), *ctx.args]
-    if incomplete == "=" and before:
-        return [found.partition("=")[2] for found in complete(f"{before[-1]}=")]
-    if before and before[-1] == "=":
-        return [found.partition("=")[2] for found in complete(f"{before[-2]}={incomplete}")]
+    words = [*(ctx.params.get("overrides") or []), *ctx.args]
+    split = words[-1:] == ["="]
+    key = words[-2] if split and len(words) > 1 else words[-1] if words else ""
+    if split or (key in GROUPS and not incomplete):
+        return [found.partition("=")[2] for found in complete(f"{key}={incomplete}")]
     return complete(incomplete)
 
-
-app = typer.Typer(
-    cls=OneLineErrors,
-    name="touchneedle",
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    rich_markup_mode="rich",
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
 
 Overrides = Annotated[
     list[str] | None,
@@ -104,7 +37,6 @@ Multirun = Annotated[bool, typer.Option("--multirun", "-m", help="Sweep: every c
 Results = Annotated[Path, typer.Argument(help="Folder of records.", metavar="RESULTS")]
 
 
-@app.callback()
 def _root(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error; works after the command, too.")] = False,
 ) -> None:
@@ -118,7 +50,10 @@ def _root(
     """
 
 
-@app.command()
+app.callback(help=keep_blocks(_root.__doc__ or ""))(_root)
+
+
+@command()
 def run(
     ctx: typer.Context,
     overrides: Overrides = None,
@@ -129,7 +64,8 @@ def run(
 ) -> None:
     """Train and judge: one cell, or a sweep of them. Repeating the command goes on where it stopped.
 
-    Examples:
+    For example:
+
       touchneedle run toy=mass_bump estimator=zuko_nsf budget=small seed=0
       touchneedle run toy=event_table toy.path=events.parquet estimator=ratio_bce
       touchneedle run -m toy=mass_bump,two_moons estimator=zuko_nsf,ratio_bce seed=0,1,2
@@ -144,15 +80,16 @@ def run(
     _execute(make_plan(overrides or [], multirun=multirun, plugins=plugin or []), dry_run, force, ctx.obj["debug"])
 
 
-@app.command("run-line")
+@command("run-line", context_settings={"ignore_unknown_options": True})
 def run_line(
     jobs: Annotated[Path, typer.Argument(help="Job list written by: touchneedle plan", metavar="JOBS")],
-    index: Annotated[int, typer.Argument(help="Line to run, counted from 0.", metavar="INDEX")],
+    index: Annotated[str, typer.Argument(help="Line to run, counted from 0.", metavar="INDEX")],
     ctx: typer.Context,
 ) -> None:
     """Run one line of a job list (in a batch job).
 
-    Example:
+    For example:
+
       touchneedle run-line jobs.txt $SLURM_ARRAY_TASK_ID
     """
     from touchneedle.benchmark.plan import make_plan, read_job
@@ -161,7 +98,7 @@ def run_line(
     _execute(make_plan(overrides, multirun=False, plugins=plugins), dry_run=False, force=False, debug=ctx.obj["debug"])
 
 
-@app.command()
+@command()
 def plan(
     overrides: Overrides = None,
     multirun: Multirun = False,
@@ -169,9 +106,10 @@ def plan(
     templates: Annotated[Path | None, typer.Option("--templates", metavar="DIR", help="Also write job.sub and job.slurm here.")] = None,
     plugin: Plugins = None,
 ) -> None:
-    """Write a job list: one line for each cell that is not finished, for a batch system.
+    """Write the unfinished cells as a job list. One line each, for a batch system.
 
-    Examples:
+    For example:
+
       touchneedle plan -m sweep=house -o jobs.txt --templates .
       sbatch job.slurm          (Slurm)          condor_submit job.sub          (HTCondor)
       xargs -a jobs.txt -L1 -P4 touchneedle run  (this machine)
@@ -187,11 +125,12 @@ def plan(
     raise typer.Exit(FAILED if planned.problems else 0)
 
 
-@app.command()
+@command()
 def evaluate(results: Results, overrides: Overrides = None, plugin: Plugins = None) -> None:
-    """Score existing fits with another evaluation, without training again.
+    """Score existing fits anew, without training.
 
-    Example:
+    For example:
+
       touchneedle evaluate results/local evaluation=standard
     """
     from touchneedle.benchmark.plan import compose_evaluation, load_plugins
@@ -206,14 +145,15 @@ def evaluate(results: Results, overrides: Overrides = None, plugin: Plugins = No
     raise typer.Exit(FAILED if any(record.status == "failed" for record in records) else 0)
 
 
-@app.command()
+@command()
 def report(
     results: Results,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the leaderboard.")] = Path("reports/local"),
 ) -> None:
-    """Write the leaderboard of a folder of records: HTML, Markdown and CSV.
+    """Write the leaderboard of a folder of records. As HTML, Markdown and CSV.
 
-    Example:
+    For example:
+
       touchneedle report results/local -o reports/local
     """
     from touchneedle.reports.leaderboard import write_report
@@ -226,15 +166,16 @@ def report(
     raise typer.Exit(FAILED if written.problems else 0)
 
 
-@app.command("list")
+@command("list")
 def list_(
     kind: Annotated[str, typer.Argument(help="toys, estimators, metrics, sweeps or all.", metavar="[KIND]")] = "all",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON list, for programs.")] = False,
     plugin: Plugins = None,
 ) -> None:
-    """List what can be chosen, where it comes from, and which plugins are broken and why.
+    """List what can be chosen, and where it comes from. Broken plugins are shown with the reason.
 
-    Examples:
+    For example:
+
       touchneedle list estimators
       touchneedle list --json
     """
@@ -256,15 +197,16 @@ def list_(
     )
 
 
-@app.command()
+@command()
 def check(
     names: Annotated[list[str], typer.Argument(help="Toys or estimators; also their options, KEY=VALUE.", metavar="NAME...")],
     toy: Annotated[str, typer.Option("--toy", help="Toy on which estimators are checked.")] = "gaussian_shift",
     plugin: Plugins = None,
 ) -> None:
-    """Check that a toy or an estimator keeps its contract: one row for each named check.
+    """Check that toys and estimators keep their contract. One row for each named check.
 
-    Examples:
+    For example:
+
       touchneedle check ratio_bce
       touchneedle check my_method --plugin my_method.py --toy mass_bump
       touchneedle check event_table toy.path=events.parquet
@@ -280,14 +222,15 @@ def check(
     raise typer.Exit(0 if all(result.passed for _, result in found) else FAILED)
 
 
-@app.command("new-plugin")
+@command("new-plugin")
 def new_plugin(
     name: Annotated[str, typer.Argument(help="Name of the estimator, such as my_ratio.")],
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder in which the package is made.")] = Path(),
 ) -> None:
-    """Make a package with one estimator, its test and its entry point, ready to change.
+    """Make a package with one estimator, ready to change. With its test and its entry point.
 
-    Example:
+    For example:
+
       touchneedle new-plugin my_ratio && pip install ./my_ratio && touchneedle check my_ratio
     """
     from touchneedle.benchmark.new_plugin import write_plugin
@@ -296,9 +239,9 @@ def new_plugin(
     typer.echo(f"{folder}\nnext: pip install -e {folder} && touchneedle check {folder.name} && pytest {folder}")
 
 
-@app.command()
+@command()
 def doctor(results: Annotated[str, typer.Option("--results", help="Results folder to try.")] = "results/local") -> None:
-    """Look at the installation: versions, devices, plugins, missing extras, a writable results folder."""
+    """Look at the installation and say what is missing. Versions, devices, plugins, extras, results folder."""
     from touchneedle.benchmark.doctor import examine
     from touchneedle.benchmark.tables import show
 
@@ -329,7 +272,7 @@ def _show_problems(planned: Any) -> None:
 
 def main() -> None:
     """Entry point of the command ``touchneedle``."""
-    app(prog_name="touchneedle" if Path(sys.argv[0]).stem == "main" else os.path.basename(sys.argv[0]))
+    app(prog_name="touchneedle")
 
 
 if __name__ == "__main__":

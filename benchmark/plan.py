@@ -128,16 +128,16 @@ def write_jobs(path: Path, cells: Iterable[Cell]) -> None:
     write_atomically(path, "".join(f"{job_line(cell)}\n" for cell in cells))
 
 
-def read_job(path: Path, index: int) -> tuple[list[str], list[Path]]:
+def read_job(path: Path, index: str) -> tuple[list[str], list[Path]]:
     """Overrides and plugin files of line ``index`` (from 0); raises `InputError` if there is no such line."""
     if not path.is_file():
         raise InputError(f"job list {path}: no such file; write one with: touchneedle plan ... -m -o {path}")
     lines = path.read_text(encoding="utf-8").splitlines()
     if not lines:
         raise InputError(f"job list {path} is empty: nothing was left to run when it was written")
-    if not 0 <= index < len(lines):
-        raise InputError(f"job list {path}: expected an index from 0 to {len(lines) - 1}; got {index}")
-    return _split_job(lines[index])
+    if not index.isdecimal() or int(index) >= len(lines):
+        raise InputError(f"job list {path}: expected an index from 0 to {len(lines) - 1}; got {index!r}")
+    return _split_job(lines[int(index)])
 
 
 def write_templates(folder: Path, jobs: Path, n_jobs: int) -> list[Path]:

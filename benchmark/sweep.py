@@ -73,9 +73,8 @@ def compose_cell(overrides: Sequence[str], launch: Sequence[str] = ()) -> Experi
 def run_sweep(cells: Sequence[Cell], launch: Sequence[str], total: int, *, force: bool = False, debug: bool = False) -> list[Outcome]:
     """Run cells by Hydra's launcher; those that another process holds are tried again, waiting, at the end.
 
-    Args:
-        launch: overrides that choose and configure the launcher.
-        total: number of cells of the whole sweep, for the progress lines.
+    ``launch`` are the overrides that choose and configure the launcher, ``total`` counts the cells of the
+    whole sweep, ``force`` runs again what is done, ``debug`` raises what goes wrong.
     """
     outcomes = _launch(cells, launch, _Task(_numbers(cells), total, force, debug, wait=False))
     held = [cell for cell, outcome in zip(cells, outcomes, strict=True) if outcome.status == "held"]
@@ -116,7 +115,9 @@ def _launch(cells: Sequence[Cell], launch: Sequence[str], task: Callable[[DictCo
         hydra = GlobalHydra.instance()
         context = HydraContext(config_loader=hydra.config_loader(), callbacks=Callbacks(master))
         launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=master)
-        returns = launcher.launch([[to_hydra(override) for override in cell.overrides] for cell in cells], initial_job_idx=0)
+        # Each job repeats the choice of launcher: the options of the launcher compose only with it.
+        choice = [override for override in launch if key_of(override) == "launcher"]
+        returns = launcher.launch([[*choice, *map(to_hydra, cell.overrides)] for cell in cells], initial_job_idx=0)
         return [cast(Outcome, job.return_value) for job in returns]
 
 
@@ -168,12 +169,12 @@ def _check_names(group: str, values: object) -> None:
 
 def _parse(overrides: Sequence[str]) -> list[Override]:
     parser = OverridesParser.create(config_loader=GlobalHydra.instance().config_loader())
-    parsed = []
-    for override in overrides:
+    parsed: list[Override] = []
+    for text in overrides:
         try:
-            parsed += parser.parse_overrides([override])
+            parsed += parser.parse_overrides([text])
         except HYDRA_ERRORS as error:
-            text, reason = from_hydra(override), _grammar_reason(error)
+            text, reason = from_hydra(text), _grammar_reason(error)
             raise InputError(f"cannot read {text!r} ({reason}); expected key=value, with quotes if special: \"key='value'\"") from error
     for override in parsed:
         _check_choice(override)

@@ -1,0 +1,56 @@
+# Touchneedle. `make demo` on a fresh clone needs nothing but Python 3.11 or newer.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RESULTS ?= results/local
+REPORTS ?= reports/local
+# One thread per process keeps small networks fast and sweeps side by side fair.
+export OMP_NUM_THREADS ?= 1
+export MKL_NUM_THREADS ?= 1
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test test-slow lint types bench reference clean
+
+help: ## This list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
+
+install: $(VENV)/.installed ## Install into .venv, once, and again when the requirements change
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[bench,test]'
+	touch $@
+
+demo: install ## A small sweep over every method and exact toy, and its leaderboard
+	@status=0; \
+	$(BIN)/touchneedle run -m sweep=smoke results=$(RESULTS) || status=$$?; \
+	$(BIN)/touchneedle report $(RESULTS) -o $(REPORTS) || status=$$?; \
+	echo "records:     $(RESULTS)/"; \
+	echo "leaderboard: $(REPORTS)/leaderboard.html"; \
+	exit $$status
+
+test: install ## Tests, lint and types
+	$(BIN)/python -m pytest -q -n 2
+	$(MAKE) --no-print-directory lint types
+
+test-slow: install ## Training proofs and end-to-end runs
+	$(BIN)/python -m pytest -q -m slow
+
+lint: install ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install ## mypy --strict and pyright
+	$(BIN)/mypy --python-executable $(BIN)/python
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+bench: install ## Speed of the pieces
+	$(BIN)/python -m pytest -q tests/performance --benchmark-only
+
+reference: install ## The committed reference records and their leaderboard (hours; goes on where it stopped)
+	$(BIN)/touchneedle run -m sweep=house results=results/reference launcher=joblib
+	$(BIN)/touchneedle report results/reference -o reports/reference
+
+clean: ## Remove what was made here, records and leaderboards of results/local included
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache $(RESULTS) $(REPORTS)
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
