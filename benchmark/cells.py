@@ -81,7 +81,7 @@ def _outcome(config: ExperimentConfig, force: bool, wait: bool) -> Outcome:
 
 def progress_line(position: str, config: ExperimentConfig, outcome: Outcome, seconds: float) -> str:
     """``[ 3/12] ok       mass_bump ratio_bce small prior seed 0  12.3 s  n_star 812 +- 40``."""
-    ending = outcome.metric if outcome.status == "ok" else f"{outcome.status}: {one_line(outcome.reason)}"
+    ending = outcome.metric if outcome.status == "ok" else one_line(outcome.reason)
     return f"[{position}] {outcome.status:7s} {label(config)}  {seconds:.1f} s  {ending}".rstrip()
 
 
