@@ -36,7 +36,7 @@ class Problem:
     """E likelihoods to fit.
 
     Attributes:
-        scale: covariance (p, p) that sets first steps.
+        scale: covariance (p, p), or one for each (E, p, p), that sets first steps.
         newton: exact curvature where it is cheap.
     """
 

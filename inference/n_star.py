@@ -60,8 +60,12 @@ class BiasCurve:
 
     @property
     def noise(self) -> Tensor:
-        """Standard deviation of bias(n) over the replicas (g, p)."""
-        return self.bias[1:].std(0)
+        """Standard deviation of bias(n) over the replicas (g, p); infinite where most of them left the ball."""
+        replicas = self.bias[1:]
+        known = replicas.isfinite()
+        mean = replicas.nan_to_num().sum(0) / known.sum(0)
+        variance = torch.where(known, (replicas - mean).square(), 0.0).sum(0) / (known.sum(0) - 1)
+        return torch.where(2 * known.sum(0) > len(replicas), variance.sqrt(), torch.inf)
 
 
 def bias_curve(pairs: Sequence[tuple[PoolSurface, PoolSurface | None]], *, replicas: int, generator: torch.Generator) -> BiasCurve:

@@ -8,7 +8,7 @@ millisecond. A cubic is unbounded and a rugged estimator is no polynomial: `pseu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -75,6 +75,7 @@ class PoolSurface:
         """
         data = Summaries(n_events, n_events, self.theta_true.expand(len(n_events), -1))
         problem = self.problem(means * n_events[:, None], data)
+        problem = replace(problem, scale=problem.scale * (self.n_events / n_events)[:, None, None])
         maxima = problem.maximise(start.expand(len(n_events), -1))
         return maxima, problem.curvature(maxima.theta)
 

@@ -231,3 +231,18 @@ def test_whitening_falls_back_on_the_trusted_metric():
 def test_only_registered_estimators_have_a_name(problems):
     with pytest.raises(InputError, match="registered"):
         registered_name(problems.Truth(problems.LinearGaussian()))
+
+
+def test_large_bias_keeps_the_surface_and_refits_the_profile(problems, draw):
+    toy = problems.LinearGaussian()
+    experiments = draw(toy, TRUE, 100, 30, n_pool=5_000)
+    estimator = problems.Truth(toy, shift=[2.0, 0.0])
+    fits = fit_pseudo_experiments(estimator, experiments, options=FitOptions(n_check=5, max_exact=20))
+    assert fits.surface is not None
+    assert fits.share_outside == 1.0
+    # 5 checked, 20 more refitted, the rest left out.
+    assert len(fits) == 25
+    assert fits.exact.all()
+    theta, covariance = closed_form(toy, experiments)
+    expected = ((theta[:25, 0] - 2.0 - TRUE[0]) / covariance[:25, 0, 0].sqrt()) ** 2
+    assert torch.allclose(fits.t_true[:, 0], expected, rtol=1e-3)
