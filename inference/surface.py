@@ -23,6 +23,7 @@ from touchneedle.inference.terms import ExactTerms, Summaries
 
 _EVENTS_PER_TABLE_CHUNK = 512
 _ROWS_PER_SUM = 2**17
+_MEAN_FIT_STEPS = 25
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class PoolSurface:
         data = Summaries(n_events, n_events, self.theta_true.expand(len(n_events), -1))
         problem = self.problem(means * n_events[:, None], data)
         problem = replace(problem, scale=problem.scale * (self.n_events / n_events)[:, None, None])
-        maxima = problem.maximise(start.expand(len(n_events), -1))
+        maxima = problem.maximise(start.expand(len(n_events), -1), iterations=_MEAN_FIT_STEPS)
         return maxima, problem.curvature(maxima.theta)
 
 

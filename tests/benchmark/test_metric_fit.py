@@ -14,7 +14,7 @@ from touchneedle.inference.fit import step_sizes
 from touchneedle.toys.base import Events, Feature, FiniteToy, Parameter, ParameterSpace, ToySpec, Uniform, build_toy
 
 A, SHIFT = 0.05, 0.5
-CONFIG = EvaluationConfig(n_experiments=60, n_points=1, n_events=(100, 1_000), n_pool=10_000)
+CONFIG = EvaluationConfig(n_experiments=50, n_points=1, n_events=(100, 1_000), n_pool=10_000)
 
 
 def sigma(n):
@@ -98,7 +98,7 @@ def test_planted_narrowness_is_found_by_width_and_not_by_bias(results):
 
 def test_experiments_are_the_same_for_every_estimator(results):
     tables = [table for _, table in results.values()]
-    assert all(len(table) == 2 * 60 * 3 for table in tables)
+    assert all(len(table) == 2 * 50 * 3 for table in tables)
     columns = [[(row["experiment"], row["parameter"], row["n_observed"], row["oracle_value"]) for row in table] for table in tables]
     assert columns[0] == columns[1] == columns[2]
     row = tables[1][0]
@@ -108,7 +108,7 @@ def test_experiments_are_the_same_for_every_estimator(results):
 
 
 def test_same_seed_gives_the_same_rows():
-    small = EvaluationConfig(n_experiments=10, n_points=1, n_events=(100,), n_pool=2_000)
+    small = EvaluationConfig(n_experiments=5, n_points=1, n_events=(100,), n_pool=1_000)
     first, second = (fit_metrics(context("oracle_narrow", config=small, seed=3))[0] for _ in range(2))
     assert [row for row in first if row.family == "fit"] == [row for row in second if row.family == "fit"]
 
