@@ -109,7 +109,7 @@ def test_experiments_are_the_same_for_every_estimator(results):
 
 def test_same_seed_gives_the_same_rows():
     small = EvaluationConfig(n_experiments=5, n_points=1, n_events=(100,), n_pool=1_000)
-    first, second = (fit_metrics(context("oracle_narrow", config=small, seed=3))[0] for _ in range(2))
+    first, second = (fit_metrics(context("oracle_shifted", config=small, seed=3))[0] for _ in range(2))
     assert [row for row in first if row.family == "fit"] == [row for row in second if row.family == "fit"]
 
 
