@@ -36,7 +36,7 @@ class Problem:
     """E likelihoods to fit.
 
     Attributes:
-        scale: covariance (p, p) that sets first steps.
+        scale: covariance (p, p), or one for each (E, p, p), that sets first steps.
         newton: exact curvature where it is cheap.
     """
 
@@ -57,10 +57,10 @@ class Problem:
             free[column] = False
         return Region(self.parameters.low, self.parameters.high, free)
 
-    def maximise(self, start: Tensor, fixed: int | None = None) -> Maxima:
+    def maximise(self, start: Tensor, fixed: int | None = None, iterations: int = 60) -> Maxima:
         """Maximise from start (E, p)."""
         curvature = torch.linalg.inv(self.scale)
-        return maximise(self.objective, start, self.region_without(fixed), curvature, newton=self.newton)
+        return maximise(self.objective, start, self.region_without(fixed), curvature, newton=self.newton, iterations=iterations)
 
     def curvature(self, theta: Tensor) -> Tensor:
         """Minus the Hessian (E, p, p) at theta (E, p)."""

@@ -60,8 +60,12 @@ class BiasCurve:
 
     @property
     def noise(self) -> Tensor:
-        """Standard deviation of bias(n) over the replicas (g, p)."""
-        return self.bias[1:].std(0)
+        """Standard deviation of bias(n) over the replicas (g, p); infinite where most of them left the ball."""
+        replicas = self.bias[1:]
+        known = replicas.isfinite()
+        mean = replicas.nan_to_num().sum(0) / known.sum(0)
+        variance = torch.where(known, (replicas - mean).square(), 0.0).sum(0) / (known.sum(0) - 1)
+        return torch.where(2 * known.sum(0) > len(replicas), variance.sqrt(), torch.inf)
 
 
 def bias_curve(pairs: Sequence[tuple[PoolSurface, PoolSurface | None]], *, replicas: int, generator: torch.Generator) -> BiasCurve:
@@ -71,13 +75,19 @@ def bias_curve(pairs: Sequence[tuple[PoolSurface, PoolSurface | None]], *, repli
     oracle's is None, the truth and the estimator's own sigma take its place.
     """
     n_events = torch.logspace(0, _DECADES, _DECADES * _POINTS_PER_DECADE + 1, dtype=torch.float64)
-    shares = bootstrap_shares(pairs[0][0].share, replicas, generator)
     finest_first = sorted(pairs, key=lambda pair: -pair[0].n_events)
-    curves = [_curve(own, exact, shares, n_events) for own, exact in finest_first]
-    bias = curves[0]
-    for other in curves[1:]:
-        bias = torch.where(bias.isnan().any(-1, keepdim=True), other, bias)
-    return BiasCurve(n_events, bias)
+    share = pairs[0][0].share
+    each = torch.stack([_curve(own, exact, share[None], n_events)[0] for own, exact in finest_first])
+    holds = each.isfinite().all(-1)
+    chosen = torch.where(holds.any(0), holds.int().argmax(0), -1)
+    stop = _last_useful(each, chosen, pairs[0][0].terms.parameters.interest)
+    bias = torch.full((1 + replicas, stop, each.shape[-1]), torch.nan, dtype=torch.float64)
+    shares = bootstrap_shares(share, replicas, generator)
+    for i, (own, exact) in enumerate(finest_first):
+        columns = (chosen[:stop] == i).nonzero().flatten()
+        if len(columns):
+            bias[:, columns] = _curve(own, exact, shares, n_events[columns])
+    return BiasCurve(n_events[:stop], bias)
 
 
 def n_star(curve: BiasCurve, column: int) -> NStar:
@@ -110,6 +120,18 @@ def bootstrap_shares(share: Tensor, replicas: int, generator: torch.Generator) -
     counts = torch.poisson(torch.ones(replicas, len(share), dtype=torch.float64), generator=generator)
     resampled = counts * share
     return torch.cat([share[None], resampled / resampled.sum(-1, keepdim=True)])
+
+
+def _last_useful(each: Tensor, chosen: Tensor, interest: Sequence[int]) -> int:
+    """How much of the grid the replicas need: to well beyond the last crossing, or to where no surface holds."""
+    valid = (chosen >= 0).nonzero().flatten()
+    if not len(valid):
+        return 1
+    bias = each[chosen.clamp_min(0), torch.arange(len(chosen))].abs()
+    crossings = [((bias[:, column] >= THRESHOLD) & (chosen >= 0)).nonzero().flatten() for column in interest]
+    if not all(len(found) for found in crossings):
+        return int(valid[-1]) + 1
+    return min(int(valid[-1]) + 1, max(int(found[0]) for found in crossings) + 1 + _POINTS_PER_DECADE)
 
 
 def _curve(surface: PoolSurface, reference: PoolSurface | None, shares: Tensor, n_events: Tensor) -> Tensor:

@@ -43,7 +43,7 @@ class Ball:
 
     def whiten(self, theta: Tensor) -> Tensor:
         """z of theta (m, p): shape (m, p)."""
-        return (theta - self.centre) @ self._inverse.T
+        return (theta - self.centre) @ self.inverse.T
 
     def distance(self, theta: Tensor) -> Tensor:
         """|z| of theta (m, p): shape (m,), in sigma."""
@@ -60,7 +60,8 @@ class Ball:
         return float(self._in_bounds.double().mean())
 
     @cached_property
-    def _inverse(self) -> Tensor:
+    def inverse(self) -> Tensor:
+        """T^-1 (p, p)."""
         return torch.linalg.inv(self.transform)
 
     @cached_property
@@ -101,6 +102,18 @@ class Monomials:
     def fit(self, points: Tensor, values: Tensor) -> Tensor:
         """Least-squares coefficients (E, C) of values (E, M) tabulated at points (M, p)."""
         return values @ torch.linalg.pinv(self(points)).T
+
+    @cached_property
+    def slopes(self) -> Tensor:
+        """Matrices S (p, C, C): if c are the coefficients of f, S_k c are those of df/dtheta_k."""
+        place = {exponents: i for i, exponents in enumerate(self._exponents)}
+        lowered = torch.zeros(len(self.ball.centre), len(self), len(self), dtype=torch.float64)
+        for i, exponents in enumerate(self._exponents):
+            for k, power in enumerate(exponents):
+                if power:
+                    lower = (*exponents[:k], power - 1, *exponents[k + 1 :])
+                    lowered[k, place[lower], i] = power
+        return torch.einsum("jk,jab->kab", self.ball.inverse, lowered) / self.ball.radius
 
     @cached_property
     def _exponents(self) -> list[tuple[int, ...]]:

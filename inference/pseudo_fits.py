@@ -41,8 +41,8 @@ class FitOptions:
         centre_events: pool events used to find the centre.
         n_check: fits repeated exactly.
         max_check_rms: largest rms difference (sigma) of these before the surface is declared failed.
-        max_outside: largest share of fits outside the ball, likewise.
-        max_exact: experiments fitted at most when all have to be exact.
+        max_outside: largest share of maxima outside the ball, likewise.
+        max_exact: exact fits at most, beyond the checked ones; experiments after them are left out.
         n_starts: starting points of exact fits (the centre, the truth).
     """
 
@@ -73,7 +73,8 @@ class PseudoFits:
         pool_theta: fit of the whole pool weighted to n events, auxiliary measurements at the truth (p,).
         pool_covariance: its covariance (p, p), NaN if not positive definite.
         method: how most were fitted.
-        share_outside: share of the surface's fits outside its ball (refitted exactly); 0 for batched fits.
+        share_outside: share of the surface's fits that left its ball, freely or constrained, and were refitted
+            exactly; 0 for batched fits.
         check_rms: rms over the checked fits and parameters of (surface - exact), in sigma; NaN without surface.
         check_count: number of fits it was measured on.
         surface_failed: the surface was tried and given up.
@@ -164,19 +165,22 @@ class _Run:
     def on_surface(self, surface: PoolSurface) -> PseudoFits:
         """All fits on the surface, with the exact ones that it needs; batched fits if it fails."""
         fits = self._surface_fits(surface)
-        outside = self._outside(surface, fits)
+        runaway, outside = self._outside(surface, fits)
         share = float(outside.double().mean())
-        check_rows = (~outside).nonzero().flatten()[: self.options.n_check]
+        check_rows = (~runaway).nonzero().flatten()[: self.options.n_check]
         checked = self._exact(check_rows, fits.theta[check_rows][None])
         rms, count = check_rms(fits, checked, check_rows)
-        if not rms <= self.options.max_check_rms or share > self.options.max_outside:
+        if not rms <= self.options.max_check_rms or float(runaway.double().mean()) > self.options.max_outside:
             return replace(self.batched(), share_outside=share, check_rms=rms, check_count=count, surface_failed=True)
         fits = merge(fits, checked, check_rows)
+        outside[check_rows] = False
+        kept = int((outside.cumsum(0) <= self.options.max_exact).sum())
+        fits, outside = first(fits, kept), outside[:kept]
         outside_rows = outside.nonzero().flatten()
         if len(outside_rows):
             fits = merge(fits, self._exact(outside_rows, self._starts(len(outside_rows))), outside_rows)
         exact = outside.clone()
-        exact[check_rows] = True
+        exact[check_rows[check_rows < kept]] = True
         pool_theta, pool_covariance = self._surface_pool(surface)
         return self._packed(fits, exact, pool_theta, pool_covariance, surface, share, rms, count)
 
@@ -195,11 +199,14 @@ class _Run:
         start = surface.ball.centre.expand(1, len(self.experiments), -1)
         return profile_fits(problem, start, self.experiments.theta_true)
 
-    def _outside(self, surface: PoolSurface, fits: ProfileFits) -> Tensor:
-        """Fits that left the ball, freely or constrained, or did not converge (E,)."""
+    def _outside(self, surface: PoolSurface, fits: ProfileFits) -> tuple[Tensor, Tensor]:
+        """Fits whose maximum left the ball, and those of which any fit did or failed (E,).
+
+        A constrained fit leaves it where the estimator is biased by several sigma, which the surface can stand.
+        """
         every = torch.cat([fits.theta[:, None], fits.conditional], 1)
-        farthest = surface.ball.distance(every.flatten(0, 1)).reshape(every.shape[:2]).amax(-1)
-        return ~(farthest <= surface.ball.radius) | ~fits.valid
+        within = surface.ball.distance(every.flatten(0, 1)).reshape(every.shape[:2]) <= surface.ball.radius
+        return ~within[:, 0], ~within.all(-1) | ~fits.valid
 
     def _surface_pool(self, surface: PoolSurface) -> tuple[Tensor, Tensor]:
         n = torch.tensor([float(self.experiments.n_events)], dtype=torch.float64)
@@ -243,6 +250,9 @@ class _Run:
         )
 
 
+_COLUMNS = ("theta", "covariance", "value", "t_true", "conditional", "valid")
+
+
 def check_rms(fits: ProfileFits, checked: ProfileFits, rows: Tensor) -> tuple[float, int]:
     """Rms of (surface - exact) over checked fits and parameters, in exact sigma; NaN if most exact fits failed."""
     valid = checked.valid
@@ -252,9 +262,14 @@ def check_rms(fits: ProfileFits, checked: ProfileFits, rows: Tensor) -> tuple[fl
     return float(difference.square().mean().sqrt()), int(valid.sum())
 
 
+def first(fits: ProfileFits, count: int) -> ProfileFits:
+    """The first ``count`` fits."""
+    return ProfileFits(**{name: getattr(fits, name)[:count] for name in _COLUMNS})
+
+
 def merge(fits: ProfileFits, better: ProfileFits, rows: Tensor) -> ProfileFits:
     """The same fits with some rows replaced."""
-    columns = {name: getattr(fits, name).clone() for name in ("theta", "covariance", "value", "t_true", "conditional", "valid")}
+    columns = {name: getattr(fits, name).clone() for name in _COLUMNS}
     for name, column in columns.items():
         column[rows] = getattr(better, name)
     return ProfileFits(**columns)

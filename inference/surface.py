@@ -8,7 +8,7 @@ millisecond. A cubic is unbounded and a rugged estimator is no polynomial: `pseu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -23,6 +23,7 @@ from touchneedle.inference.terms import ExactTerms, Summaries
 
 _EVENTS_PER_TABLE_CHUNK = 512
 _ROWS_PER_SUM = 2**17
+_MEAN_FIT_STEPS = 25
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ class PoolSurface:
         """
         data = Summaries(n_events, n_events, self.theta_true.expand(len(n_events), -1))
         problem = self.problem(means * n_events[:, None], data)
-        maxima = problem.maximise(start.expand(len(n_events), -1))
+        problem = replace(problem, scale=problem.scale * (self.n_events / n_events)[:, None, None])
+        maxima = problem.maximise(start.expand(len(n_events), -1), iterations=_MEAN_FIT_STEPS)
         return maxima, problem.curvature(maxima.theta)
 
 
@@ -88,25 +90,27 @@ class SurfaceObjective:
     data: Summaries
     terms: ExactTerms
 
-    def value(self, theta: Tensor, rows: Tensor) -> Tensor:
-        """ln L (e,), up to the constant at the centre; differentiable."""
-        return (self.monomials(theta) * self.coefficients[rows]).sum(-1) + self.terms(theta, self.data[rows])
-
     def __call__(self, theta: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """Value (e,) and gradient (e, p)."""
-        theta = theta.detach().clone().requires_grad_()
-        with torch.enable_grad():
-            value = self.value(theta, rows)
-            (gradient,) = torch.autograd.grad(value.sum(), theta)
-        return value.detach(), gradient
+        """Value (e,), up to the constant at the centre, and gradient (e, p)."""
+        monomials = self.monomials(theta)
+        value, gradient = self.terms.with_gradient(theta, self.data[rows])
+        polynomial = (monomials * self.coefficients[rows]).sum(-1)
+        return value + polynomial, gradient + torch.einsum("ec,kec->ek", monomials, self._first[:, rows])
 
     def curvature(self, theta: Tensor, rows: Tensor) -> Tensor:
         """Minus the Hessian (e, p, p)."""
-        theta = theta.detach().clone().requires_grad_()
-        with torch.enable_grad():
-            (gradient,) = torch.autograd.grad(self.value(theta, rows).sum(), theta, create_graph=True)
-            columns = [torch.autograd.grad(column.sum(), theta, retain_graph=True)[0] for column in gradient.unbind(-1)]
-        return -torch.stack(columns, -1)
+        bend = torch.einsum("ec,klec->ekl", self.monomials(theta), self._second[:, :, rows])
+        return self.terms.curvature(theta, self.data[rows]) - bend
+
+    @cached_property
+    def _first(self) -> Tensor:
+        """Coefficients of the first derivatives (p, E, C)."""
+        return torch.einsum("kab,eb->kea", self.monomials.slopes, self.coefficients)
+
+    @cached_property
+    def _second(self) -> Tensor:
+        """Coefficients of the second derivatives (p, p, E, C)."""
+        return torch.einsum("kab,leb->klea", self.monomials.slopes, self._first)
 
 
 def build_surface(

@@ -75,6 +75,16 @@ class ExactTerms:
             (gradient,) = torch.autograd.grad(value.sum(), theta)
         return value.detach(), gradient
 
+    def curvature(self, theta: Tensor, data: Summaries) -> Tensor:
+        """Minus the Hessian (E, p, p)."""
+        theta = theta.detach().clone().requires_grad_()
+        with torch.enable_grad():
+            (gradient,) = torch.autograd.grad(self(theta, data).sum(), theta, create_graph=True)
+            if not gradient.requires_grad:
+                return torch.zeros(*theta.shape, theta.shape[-1], dtype=theta.dtype)
+            columns = [_gradient_or_zero(column.sum(), theta) for column in gradient.unbind(-1)]
+        return -torch.stack(columns, -1)
+
     def normalised_by(self, normalisation: LocalNormalisation | None) -> ExactTerms:
         """The same terms with another local normalisation."""
         return replace(self, normalisation=normalisation)
@@ -87,6 +97,11 @@ def constraint_term(parameters: ParameterSpace, theta: Tensor, auxiliary: Tensor
         if parameter.constraint is not None:
             value = value + parameter.constraint.log_prob(auxiliary[..., column], theta[..., column])
     return value
+
+
+def _gradient_or_zero(value: Tensor, theta: Tensor) -> Tensor:
+    (gradient,) = torch.autograd.grad(value, theta, retain_graph=True, allow_unused=True)
+    return torch.zeros_like(theta) if gradient is None else gradient
 
 
 def reference_rate(rates: Rates | None, theta: Tensor) -> float:

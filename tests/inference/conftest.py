@@ -45,7 +45,7 @@ class LinearGaussian(ExactToy):
         """Best fits (E, 2) and covariance (E, 2, 2) for means (E, 2) of n (E,) events and t (E,)."""
         constraint = torch.diag(torch.tensor([0.0, 1.0], dtype=torch.float64))
         hessian = n[:, None, None] * (self.response.T @ self.response) + constraint
-        right = n[:, None] * (mean @ self.response)
+        right = n[:, None] * (mean.double() @ self.response)
         right[:, 1] += auxiliary
         return torch.linalg.solve(hessian, right), torch.linalg.inv(hessian)
 

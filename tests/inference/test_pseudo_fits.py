@@ -231,3 +231,43 @@ def test_whitening_falls_back_on_the_trusted_metric():
 def test_only_registered_estimators_have_a_name(problems):
     with pytest.raises(InputError, match="registered"):
         registered_name(problems.Truth(problems.LinearGaussian()))
+
+
+def test_large_bias_keeps_the_surface_and_refits_the_profile(problems, draw):
+    toy = problems.LinearGaussian()
+    experiments = draw(toy, TRUE, 100, 30, n_pool=5_000)
+    estimator = problems.Truth(toy, shift=[2.0, 0.0])
+    fits = fit_pseudo_experiments(estimator, experiments, options=FitOptions(n_check=5, max_exact=20))
+    assert fits.surface is not None
+    assert fits.share_outside == 1.0
+    # 5 checked, 20 more refitted, the rest left out.
+    assert len(fits) == 25
+    assert fits.exact.all()
+    theta, covariance = closed_form(toy, experiments)
+    expected = ((theta[:25, 0] - 2.0 - TRUE[0]) / covariance[:25, 0, 0].sqrt()) ** 2
+    assert torch.allclose(fits.t_true[:, 0], expected, rtol=1e-3)
+
+
+def test_surface_derivatives_are_those_of_its_value(problems, draw):
+    toy = problems.SignalStrength()
+    experiments = draw(toy, [1.0], 200, 4, n_pool=2_000)
+    surface = fit_pseudo_experiments(problems.Truth(toy), experiments, rates=toy.rates).surface
+    check_derivatives(surface, experiments, torch.tensor([[1.1]]))
+    toy = problems.Mixture()
+    experiments = draw(toy, [0.5, 0.3, -0.2], 200, 4, n_pool=2_000)
+    surface = fit_pseudo_experiments(problems.Truth(toy), experiments).surface
+    check_derivatives(surface, experiments, torch.tensor([[0.52, 0.1, 0.2]]))
+
+
+def check_derivatives(surface, experiments, theta):
+    objective = surface.problem(surface.experiment_sums(experiments), experiments.summaries).objective
+    rows = torch.arange(4)
+    theta = theta.double().expand(4, -1)
+    numeric = []
+    for k in range(theta.shape[1]):
+        step = torch.zeros_like(theta)
+        step[:, k] = 1e-4
+        (up, up_gradient), (down, down_gradient) = objective(theta + step, rows), objective(theta - step, rows)
+        assert torch.allclose(objective(theta, rows)[1][:, k], (up - down) / 2e-4, rtol=1e-5, atol=1e-4)
+        numeric.append((down_gradient - up_gradient) / 2e-4)
+    assert torch.allclose(objective.curvature(theta, rows), torch.stack(numeric, -1), rtol=1e-5, atol=1e-3)

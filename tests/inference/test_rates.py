@@ -1,0 +1,65 @@
+"""Rate models: every term is recognised, deviations are recorded, JSON keeps them."""
+
+import pytest
+import torch
+from pydantic import TypeAdapter
+
+from touchneedle.conf.errors import InputError
+from touchneedle.inference.rates import RateModel, fit_rate_model
+from touchneedle.toys.base import GaussianConstraint, Normal, Parameter, ParameterSpace, Uniform
+
+MU = Parameter("mu", "interest", 1.0, (0.0, 10.0), Uniform(0.1, 3.0))
+NU = Parameter("nu", "nuisance", 0.0, (-5.0, 5.0), Normal(0.0, 1.0), GaussianConstraint(2.0))
+SPACE = ParameterSpace((MU, NU))
+
+
+def off_shell(theta):
+    mu, nu = theta.unbind(-1)
+    response = 1.1 ** (nu / 2)
+    return torch.stack([20 * mu * response, -5 * mu.sqrt(), 7 * (mu - mu.sqrt()), 100 + 0 * mu, 3 * (1 - mu)], -1)
+
+
+def test_terms_of_off_shell_physics_are_recognised():
+    model = fit_rate_model(SPACE, off_shell)
+    kinds = [process.terms[0].kind if process.terms else "1" for process in model.processes]
+    assert kinds == ["mu", "sqrt(mu)", "mu-sqrt(mu)", "1", "1-mu"]
+    assert [process.nominal_yield for process in model.processes] == pytest.approx([20, -5, 7, 100, 3])
+    assert [len(process.factors) for process in model.processes] == [1, 0, 0, 0, 0]
+    # Code 4 is a polynomial within one sigma, which an exponential response is not exactly.
+    assert model.worst_deviation < 1e-4
+
+
+def test_model_is_differentiable_and_equals_the_function():
+    model = fit_rate_model(SPACE, off_shell)
+    theta = torch.tensor([[0.5, 2.0], [2.0, -4.0]], dtype=torch.float64, requires_grad=True)
+    assert torch.allclose(model.rates(theta), off_shell(theta), rtol=1e-10)
+    (mine,) = torch.autograd.grad(model.expected_events(theta).sum(), theta)
+    (exact,) = torch.autograd.grad(off_shell(theta).sum(), theta)
+    assert torch.allclose(mine, exact, rtol=1e-6)
+
+
+def test_polynomials_and_what_is_beyond_them():
+    quadratic = fit_rate_model(SPACE, lambda theta: 2 + theta[:, :1] + 3 * theta[:, :1] ** 2)
+    (term,) = quadratic.processes[0].terms
+    assert len(term.coefficients) == 3
+    assert quadratic.worst_deviation < 1e-9
+    wild = fit_rate_model(SPACE, lambda theta: 2 + torch.sin(5 * theta[:, :1]))
+    assert wild.worst_deviation > 0.05
+
+
+def test_interaction_between_parameters_is_recorded_as_deviation():
+    model = fit_rate_model(SPACE, lambda theta: 10 + theta[:, :1] * theta[:, 1:])
+    assert model.worst_deviation > 0.05
+
+
+def test_json_round_trip():
+    model = fit_rate_model(SPACE, off_shell)
+    adapter = TypeAdapter(RateModel)
+    assert adapter.validate_json(adapter.dump_json(model)) == model
+
+
+def test_rates_that_are_not_finite_are_refused():
+    with pytest.raises(InputError, match="finite"):
+        fit_rate_model(SPACE, lambda theta: theta[:, :1] / 0)
+    with pytest.raises(InputError, match="one sign"):
+        fit_rate_model(SPACE, lambda theta: 1 - theta[:, 1:])
