@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
@@ -112,4 +113,4 @@ def parse_config(values: Mapping[str, Any]) -> ExperimentConfig:
 
 def config_to_dict(config: ExperimentConfig) -> dict[str, Any]:
     """The configuration as JSON-ready nested dictionaries."""
-    return asdict(config)
+    return json.loads(json.dumps(asdict(config)))

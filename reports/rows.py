@@ -236,10 +236,20 @@ def _one_per_seed(runs: list[Run]) -> tuple[list[Run], list[str]]:
 def _cells(runs: list[Run]) -> tuple[Cell, ...]:
     collected: dict[tuple[str, str, str], dict[int, Metric]] = {}
     for run in runs:
-        for metric in run.record.metrics:
+        for metric in [*run.record.metrics, *cost_metrics(run.record)]:
             collected.setdefault(identity(metric), {}).setdefault(run.record.seed, metric)
     return tuple(average(list(metrics.items())) for metrics in collected.values())
 
 
 def _without_machine(options: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in options.items() if name not in _MACHINE_ONLY}
+
+
+def cost_metrics(record: Record) -> list[Metric]:
+    """Timings and sizes of a run as rows; they vary from run to run, so records keep them apart from the metrics."""
+    numbers = {name: float(value) for name, value in record.cost.items() if isinstance(value, int | float)}
+    return [
+        Metric(family="cost", name=name, value=value, stderr=numbers.get(f"{name}_stderr"))
+        for name, value in numbers.items()
+        if not name.endswith("_stderr")
+    ]

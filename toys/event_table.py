@@ -30,7 +30,7 @@ class EventTableConfig:
         missing: value that marks a missing feature, if any.
         exclude: columns that ``features=None`` leaves out.
         test_fraction: expected share of the events in the test split.
-        mu_prior: range of the training proposal for mu.
+        mu_prior: range of the training proposal for mu, which are its bounds as well.
     """
 
     path: str
@@ -41,7 +41,7 @@ class EventTableConfig:
     missing: float | None = -25.0
     exclude: list[str] = field(default_factory=lambda: ["labels"])
     test_fraction: float = 0.5
-    mu_prior: tuple[float, float] = (0.1, 3.0)
+    mu_prior: tuple[float, float] = (0.0, 3.0)
 
 
 class EventTable(FiniteToy):

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 import torch
+
 from touchneedle.benchmark.config import OptimizerConfig, TrainerConfig
 from touchneedle.benchmark.data import make_events
 from touchneedle.benchmark.store import load_fit, save_fit

@@ -121,7 +121,7 @@ def test_missing_values_may_be_another_number_or_none(path):
     assert [f.missing for f in toy.spec.features] == [None, 0.0, None]
 
 
-def test_mu_prior_beyond_ten_widens_the_bounds(path):
+def test_bounds_of_mu_are_those_of_its_prior(path):
     mu = build_toy("event_table", path=path, mu_prior=(0.0, 20.0)).spec.parameters.parameters[0]
     assert (mu.bounds, mu.prior.low, mu.prior.high) == ((0.0, 20.0), 0.0, 20.0)
 
