@@ -67,6 +67,8 @@ class Estimator(nn.Module, ABC):
     normalised: ClassVar[bool] = False
     additive: ClassVar[bool] = True
 
+    nominal: Tensor
+
     def __init__(self, spec: ToySpec, config: Any) -> None:
         super().__init__()
         self.spec = spec

@@ -1,6 +1,6 @@
 """A mixture of Gaussians whose parameters are functions of a context: smooth in the value.
 
-Bishop 1994 (mixture density networks); full covariances through the Cholesky factor of the precision
+Bishop 1994 (mixture density networks); full covariances through a triangular factor of the precision
 (Papamakarios, Murray 2016, arXiv:1605.06376), so that the density needs no matrix inverse.
 """
 
@@ -32,20 +32,20 @@ class GaussianMixture(nn.Module):
 
     def log_prob(self, u: Tensor, context: Tensor) -> Tensor:
         """log q of each pair, shape (n,)."""
-        log_weight, mean, factor, log_det = self._parameters(context)
+        log_weight, mean, factor, log_det = self._gaussians(context)
         whitened = torch.einsum("nkij,nkj->nki", factor, u[:, None] - mean)
         return self._log_sum(log_weight + log_det, whitened)
 
     def log_prob_grid(self, u: Tensor, context: Tensor) -> Tensor:
         """log q of every u (m, p) under every context (n, context): shape (n, m)."""
-        log_weight, mean, factor, log_det = self._parameters(context)
+        log_weight, mean, factor, log_det = self._gaussians(context)
         centre = torch.einsum("nkij,nkj->nki", factor, mean)
         whitened = torch.einsum("nkij,mj->nmki", factor, u) - centre[:, None]
         return self._log_sum((log_weight + log_det)[:, None], whitened)
 
     def sample(self, context: Tensor, generator: torch.Generator) -> Tensor:
         """One u per context, shape (n, p)."""
-        log_weight, mean, factor, _ = self._parameters(context)
+        log_weight, mean, factor, _ = self._gaussians(context)
         n, device = len(context), generator.device
         uniform = torch.rand(n, 1, generator=generator, dtype=torch.float64, device=device).to(mean)
         noise = torch.randn(n, self.features, 1, generator=generator, dtype=torch.float64, device=device).to(mean)
@@ -54,8 +54,8 @@ class GaussianMixture(nn.Module):
         shift = torch.linalg.solve_triangular(factor[rows, chosen], noise, upper=False)
         return mean[rows, chosen] + shift.squeeze(-1)
 
-    def _parameters(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Log weights (n, k), means (n, k, p), lower Cholesky factors of the precision (n, k, p, p), their log determinants."""
+    def _gaussians(self, context: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Log weights (n, k), means (n, k, p), lower triangular L (n, k, p, p) with precision L^T L, log det L (n, k)."""
         p = self.features
         output = self.network(context).reshape(len(context), self.components, -1)
         logit, mean, raw, below = output.split((1, p, p, self.off_diagonal), -1)

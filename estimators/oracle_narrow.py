@@ -11,9 +11,8 @@ from typing import ClassVar
 
 from torch import Tensor
 
-from touchneedle.estimators.base import Capability, Design, Estimator
-from touchneedle.estimators.oracle import exact_log_ratio, require_exact
-from touchneedle.toys.base import Toy, ToySpec
+from touchneedle.estimators.base import Capability
+from touchneedle.estimators.control import TruthControl
 
 
 @dataclass
@@ -27,18 +26,11 @@ class OracleNarrowConfig:
     shrink: float = 0.81
 
 
-class OracleNarrow(Estimator):
+class OracleNarrow(TruthControl):
     """log_ratio / 0.81."""
 
     Config = OracleNarrowConfig
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"score"})
-    designs: ClassVar[frozenset[Design]] = frozenset({"prior", "templates", "templates_joint", "pairs"})
-    needs_truth = True
-
-    def __init__(self, spec: ToySpec, config: OracleNarrowConfig, toy: Toy) -> None:
-        super().__init__(spec, config)
-        self.toy = require_exact(toy, "oracle_narrow")
-        self.double()
 
     def _log_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
-        return exact_log_ratio(self.toy, x, theta, self.nominal) / self.config.shrink
+        return self.exact_log_ratio(x, theta, self.nominal) / self.config.shrink

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from touchneedle.conf.errors import SkipCell
-from touchneedle.estimators.base import Capability, Design, Estimator
-from touchneedle.estimators.oracle import exact_log_ratio, require_exact
+from touchneedle.estimators.base import Capability
+from touchneedle.estimators.control import TruthControl
 from touchneedle.toys.base import ExactToy, Toy, ToySpec
 
 _FISHER_EVENTS = 20_000
@@ -31,27 +31,23 @@ class OracleShiftedConfig:
     shift: float = 0.5
 
 
-class OracleShifted(Estimator):
+class OracleShifted(TruthControl):
     """The exact density at theta + delta, held inside the bounds; log_ratio is still 0 at theta_0."""
 
     Config = OracleShiftedConfig
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"log_prob", "sample", "score"})
-    designs: ClassVar[frozenset[Design]] = frozenset({"prior", "templates", "templates_joint", "pairs"})
-    needs_truth = True
     normalised = True
 
     delta: Tensor
 
     def __init__(self, spec: ToySpec, config: OracleShiftedConfig, toy: Toy) -> None:
-        super().__init__(spec, config)
-        self.toy = require_exact(toy, "oracle_shifted")
+        super().__init__(spec, config, toy)
         of_interest = torch.zeros(spec.theta_dim, dtype=torch.float64)
         of_interest[list(spec.parameters.interest)] = config.shift
         self.register_buffer("delta", of_interest * profiled_sigma(self.toy))
-        self.double()
 
     def _log_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
-        return exact_log_ratio(self.toy, x, self._shifted(theta), self._shifted(self.nominal))
+        return self.exact_log_ratio(x, self._shifted(theta), self._shifted(self.nominal))
 
     def _log_prob(self, x: Tensor, theta: Tensor) -> Tensor:
         return self.toy.log_prob(x, self._shifted(theta))

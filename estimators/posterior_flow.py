@@ -32,7 +32,9 @@ class PosteriorFlowConfig:
 
     Attributes:
         components: Gaussians in the mixture.
-        transforms: affine autoregressive layers before the mixture (they need zuko).
+        transforms: affine autoregressive layers before the mixture (they need zuko). On ``fnf_two_class`` with
+            10,000 events the held-out -log q(u|x) of two seeds was 4.136 and 4.127 without, 4.140 and 4.128 with
+            one layer, so none is the default.
         hidden: widths of the hidden layers of all networks (SiLU).
         normalise: ``local`` keeps reference events for the normalisation in fits, ``none`` does not.
         reference_events: at most that many training events are kept.

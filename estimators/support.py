@@ -23,9 +23,10 @@ class SupportMap(nn.Module):
 
     def __init__(self, features: Sequence[Feature], *, enabled: bool = True) -> None:
         super().__init__()
-        self.supports = {
-            column: feature.support for column, feature in enumerate(features) if enabled and _is_bounded(feature.support)
-        }
+        self.supports: dict[int, tuple[float, float]] = {}
+        for column, feature in enumerate(features):
+            if enabled and feature.support is not None and any(math.isfinite(edge) for edge in feature.support):
+                self.supports[column] = feature.support
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """z and log |dz/dx| summed over columns, shapes (n, d) and (n,)."""
@@ -49,10 +50,6 @@ class SupportMap(nn.Module):
         for column, (low, high) in self.supports.items():
             inside &= (x[:, column] >= low) & (x[:, column] <= high)
         return inside
-
-
-def _is_bounded(support: tuple[float, float] | None) -> bool:
-    return support is not None and (math.isfinite(support[0]) or math.isfinite(support[1]))
 
 
 def _to_real(value: Tensor, low: float, high: float) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ fitted by weighted maximum likelihood (multinomial logistic regression) in float
 from __future__ import annotations
 
 import itertools
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -30,41 +31,65 @@ def count_monomials(columns: int, degree: int) -> int:
     return monomials(torch.zeros(1, columns), degree).shape[1]
 
 
-def fit_cells(z: Tensor, cell: Tensor, weight: Tensor, degree: int, prior: Tensor, pseudo_events: float) -> Tensor:
-    """Coefficients W (cells, terms) that maximise sum_i w_i log p_{cell_i}(z_i), plus pseudo events.
+@dataclass(frozen=True)
+class Counts:
+    """Weighted counts of one template: monomials at g points (g, terms), weight per cell there (g, cells).
 
-    Every cell receives ``pseudo_events`` events of the typical weight on average, shared as in ``prior``:
-    W (cells, terms) of another template, which empty cells follow.
+    Attributes:
+        typical: weight of a typical event, sum w^2 / sum w.
     """
-    points, count = _grouped(z, cell, weight, len(prior))
-    phi = monomials(points, degree)
-    point_share = count.sum(1) / count.sum()
-    typical = (weight**2).sum() / weight.sum()
-    expected = point_share[:, None] * (phi @ prior.T).softmax(-1)
-    count = count.clamp_min(0) + pseudo_events * len(prior) * typical * expected
-    return _maximise(phi, count / count.sum(), prior)
+
+    phi: Tensor
+    weight: Tensor
+    typical: Tensor
 
 
-def _grouped(z: Tensor, cell: Tensor, weight: Tensor, n_cells: int) -> tuple[Tensor, Tensor]:
-    """Distinct points (g, q) and the weight in each cell there (g, cells): sufficient for the fit."""
+@dataclass(frozen=True)
+class Penalty:
+    """What a template is pulled to where events are few, in events.
+
+    Attributes:
+        pseudo_events: events added to each cell on average, shared as in the other template.
+        ridge: precision of the non-constant coefficients around the other template's.
+    """
+
+    pseudo_events: float
+    ridge: float
+
+
+def monomial_counts(z: Tensor, cell: Tensor, weight: Tensor, n_cells: int, degree: int) -> Counts:
+    """Sufficient statistics of events at z (n, q) in ``cell`` (n,) with ``weight`` (n,)."""
     if z.shape[1]:
         points, group = torch.unique((z * _RESOLUTION).round(), dim=0, return_inverse=True)
     else:
         points, group = z[:1], torch.zeros(len(z), dtype=torch.long)
     count = torch.zeros(len(points), n_cells, dtype=torch.float64)
     count.index_put_((group, cell), weight, accumulate=True)
-    return points / _RESOLUTION, count
+    return Counts(monomials(points / _RESOLUTION, degree), count.clamp_min(0), (weight**2).sum() / weight.sum())
 
 
-def _maximise(phi: Tensor, share: Tensor, start: Tensor) -> Tensor:
-    coefficients = start.clone().requires_grad_()
+def fit_cells(counts: Counts, other: Tensor, penalty: Penalty) -> Tensor:
+    """Coefficients W (cells, terms) of largest penalised likelihood sum_i w_i log p_{cell_i}(z_i).
+
+    ``other`` is W (cells, terms) of the template that empty cells follow (zeros: flat).
+    """
+    total = counts.weight.sum()
+    point_share = counts.weight.sum(1, keepdim=True) / total
+    pseudo = penalty.pseudo_events * len(other) * counts.typical * point_share * (counts.phi @ other.T).softmax(-1)
+    share = (counts.weight + pseudo) / total
+    precision = penalty.ridge * counts.typical / total
+    return _maximise(counts.phi, share, other, precision)
+
+
+def _maximise(phi: Tensor, share: Tensor, other: Tensor, precision: Tensor) -> Tensor:
+    coefficients = other.clone().requires_grad_()
     optimiser = torch.optim.LBFGS(
-        [coefficients], max_iter=_MAX_ITERATIONS, tolerance_grad=1e-8, tolerance_change=1e-13, line_search_fn="strong_wolfe"
+        [coefficients], max_iter=_MAX_ITERATIONS, tolerance_grad=1e-6, tolerance_change=1e-11, line_search_fn="strong_wolfe"
     )
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        loss = -(share * (phi @ coefficients.T).log_softmax(-1)).sum()
+        loss = -(share * (phi @ coefficients.T).log_softmax(-1)).sum() + 0.5 * precision * ((coefficients - other)[:, 1:] ** 2).sum()
         torch.autograd.backward(loss, inputs=[coefficients])
         return loss.detach()
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from pydantic import NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
 from touchneedle.conf.errors import SkipCell
@@ -21,7 +21,7 @@ from touchneedle.estimators.base import Capability, Design, Estimator
 from touchneedle.estimators.cells import EqualMassCells
 from touchneedle.estimators.interpolation import interpolate_code4
 from touchneedle.estimators.standardise import Standardise, mean_weight
-from touchneedle.estimators.template_fit import count_monomials, fit_cells, monomials
+from touchneedle.estimators.template_fit import Penalty, count_monomials, fit_cells, monomial_counts, monomials
 from touchneedle.toys.base import Events, EventSource, Parameter, ToySpec, collect
 
 # The polynomial of code 4 may dip below zero between very different anchors.
@@ -36,11 +36,13 @@ class TemplateHistogramConfig:
         bins: number of equal-mass cells.
         degree: degree of the polynomial in the parameters of interest.
         pseudo_events: events per cell added to each template, shared as in nominal (flat for nominal itself).
+        ridge: precision (in events) that pulls the dependence on the parameters of interest to nominal's.
     """
 
     bins: PositiveInt = 40
     degree: NonNegativeInt = 2
-    pseudo_events: PositiveFloat = 1.0
+    pseudo_events: PositiveFloat = 3.0
+    ridge: NonNegativeFloat = 10.0
 
 
 class TemplateHistogram(Estimator):
@@ -81,7 +83,8 @@ class TemplateHistogram(Estimator):
     def _fit(self, events: Events, prior: Tensor) -> Tensor:
         z = self.standardise_interest(events.theta[:, self.interest].double())
         cell = self.cells(events.x)
-        return fit_cells(z, cell, events.weight.double(), self.config.degree, prior, self.config.pseudo_events)
+        penalty = Penalty(self.config.pseudo_events, self.config.ridge)
+        return fit_cells(monomial_counts(z, cell, events.weight.double(), len(prior), self.config.degree), prior, penalty)
 
     def _template_masks(self, theta: Tensor) -> list[Tensor]:
         """Which events belong to nominal, then to (down, up) of each nuisance; raises `SkipCell` for an empty one."""

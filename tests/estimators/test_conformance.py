@@ -1,0 +1,68 @@
+"""Every registered estimator passes the conformance kit, and survives a fresh process."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from safetensors.torch import load_file, save_file
+
+from touchneedle.benchmark.check_estimator import check_estimator
+from touchneedle.benchmark.check_subject import Subject
+from touchneedle.benchmark.config import ComponentConfig
+from touchneedle.benchmark.reload import reload_check, save_probe
+from touchneedle.conf.registry import ESTIMATOR_TABLE
+from touchneedle.toys.base import ExactToy, SimulatedToy, build_toy
+
+TRAINED = ["posterior_flow", "ratio_bce", "template_histogram", "zuko_nsf"]
+
+
+@pytest.mark.parametrize("name", sorted(ESTIMATOR_TABLE))
+def test_conformance_in_one_dimension(name: str, location: ExactToy) -> None:
+    failed = [result for result in check_estimator(name, location) if not result.passed]
+    assert not failed
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_conformance_in_four_dimensions(name: str) -> None:
+    failed = [result for result in check_estimator(name, build_toy("fnf_two_class")) if not result.passed]
+    assert not failed
+
+
+def test_conformance_with_a_hard_support() -> None:
+    failed = [
+        result for result in check_estimator("zuko_nsf", build_toy("mass_bump"), transforms=1, hidden_features=(16,)) if not result.passed
+    ]
+    assert not failed
+
+
+OPTIONS: list[tuple[str, dict[str, Any]]] = [
+    ("posterior_flow", {"transforms": 1, "components": 1, "hidden": (16,)}),
+    ("ratio_bce", {"normalise": "none", "hidden": ()}),
+    ("template_histogram", {"bins": 7, "degree": 0}),
+]
+
+
+@pytest.mark.parametrize(("name", "params"), OPTIONS)
+def test_conformance_with_other_options(name: str, params: dict[str, Any], location: ExactToy) -> None:
+    failed = [result for result in check_estimator(name, location, **params) if not result.passed]
+    assert not failed
+
+
+def test_fresh_process_gives_the_same_numbers_and_notices_others(tmp_path: Path) -> None:
+    toy = build_toy("gaussian_shift")
+    assert isinstance(toy, SimulatedToy)
+    for name in ESTIMATOR_TABLE:
+        subject = Subject(name, toy)
+        truth = ComponentConfig("gaussian_shift") if subject.trained.needs_truth else None
+        save_probe(tmp_path, subject.trained, ComponentConfig(name), subject.probe, truth)
+    tampered = shutil.copytree(tmp_path / "best_gaussian", tmp_path / "tampered") / "weights.safetensors"
+    tensors = load_file(tampered)
+    save_file({**tensors, "slope": tensors["slope"] * 1.1}, tampered)
+    results = reload_check(tmp_path)
+    assert [result.name for result in results] == [f"reload {name}" for name in sorted([*ESTIMATOR_TABLE, "tampered"])]
+    failed = [result for result in results if not result.passed]
+    assert [result.name for result in failed] == ["reload tampered"]
+    assert "best_gaussian changed" in failed[0].message

@@ -1,0 +1,67 @@
+"""The trained estimators learn a Gaussian location model whose log ratio is known."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from touchneedle.estimators.base import Estimator, build_estimator
+from touchneedle.toys.base import Events, ExactToy
+
+TRAINED = ["posterior_flow", "ratio_bce", "zuko_nsf"]
+
+
+def draw(toy: ExactToy, n: int, seed: int) -> Events:
+    generator = torch.Generator().manual_seed(seed)
+    return toy.sample(toy.spec.parameters.sample_prior(n, generator), generator=generator)
+
+
+def trained(name: str, toy: ExactToy, events: Events, steps: int, learning_rate: float) -> Estimator:
+    """A plain loop with a cosine schedule."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        estimator = build_estimator(name, toy.spec)
+    estimator.prepare(events)
+    optimiser = torch.optim.Adam(estimator.parameters(), lr=learning_rate)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, steps)
+    generator = torch.Generator().manual_seed(1)
+    for _ in range(steps):
+        index = torch.randint(len(events), (256,), generator=generator)
+        optimiser.zero_grad()
+        estimator.loss(events[index], generator).mean().backward()
+        optimiser.step()
+        schedule.step()
+    return estimator.double()
+
+
+def unexplained(estimator: Estimator, toy: ExactToy) -> Tensor:
+    """Mean squared error of log_ratio in units of the mean square of the exact one."""
+    test = draw(toy, 5_000, 2)
+    exact = toy.log_ratio(test.x, test.theta)
+    return (estimator.log_ratio(test.x, test.theta).detach() - exact).square().mean() / exact.square().mean()
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_short_training_explains_most_of_the_ratio(name: str, location: ExactToy) -> None:
+    estimator = trained(name, location, draw(location, 4_000, 3), steps=100, learning_rate=3e-3)
+    assert unexplained(estimator, location) < 0.3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAINED)
+def test_a_long_training_finds_the_ratio(name: str, location: ExactToy) -> None:
+    estimator = trained(name, location, draw(location, 100_000, 3), steps=3_000, learning_rate=1e-3)
+    assert unexplained(estimator, location) < 0.02
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAINED)
+def test_weighted_events_teach_the_weighted_density(name: str, location: ExactToy) -> None:
+    """Events of x ~ N(centre, 2^2) weighted to N(centre, 1): only a method that uses the weights sees width 1."""
+    events = draw(location, 100_000, 4)
+    noise = 2 * torch.randn(len(events), generator=torch.Generator().manual_seed(5))
+    centre = (events.theta[:, 0] + 0.3 * events.theta[:, 1]).float()
+    wide = Events((centre + noise)[:, None], events.theta, torch.exp(-0.5 * noise**2 + 0.5 * (noise / 2) ** 2))
+    estimator = trained(name, location, wide, steps=3_000, learning_rate=1e-3)
+    assert unexplained(estimator, location) < 0.05
