@@ -57,9 +57,9 @@ class Problem:
             free[column] = False
         return Region(self.parameters.low, self.parameters.high, free)
 
-    def maximise(self, start: Tensor, fixed: int | None = None, iterations: int = 60) -> Maxima:
-        """Maximise from start (E, p)."""
-        curvature = torch.linalg.inv(self.scale)
+    def maximise(self, start: Tensor, fixed: int | None = None, iterations: int = 60, curvature: Tensor | None = None) -> Maxima:
+        """Maximise from start (E, p), with one parameter fixed and the curvature known if said."""
+        curvature = torch.linalg.inv(self.scale) if curvature is None else curvature
         return maximise(self.objective, start, self.region_without(fixed), curvature, newton=self.newton, iterations=iterations)
 
     def curvature(self, theta: Tensor) -> Tensor:
@@ -145,11 +145,13 @@ def _best_of(maxima: list[Maxima]) -> Maxima:
 
 
 def _profiled(problem: Problem, best: Maxima, theta_true: Tensor) -> ProfileFits:
-    covariance = covariance_of(problem.curvature(best.theta))
+    curvature = problem.curvature(best.theta)
+    covariance = covariance_of(curvature)
+    known = torch.where(covariance.isfinite(), curvature, torch.linalg.inv(problem.scale))
     constrained = []
     for column in problem.parameters.interest:
         start = _conditional_start(best.theta, covariance, problem.scale, theta_true, column)
-        constrained.append(problem.maximise(problem.region.clamp(start), fixed=column))
+        constrained.append(problem.maximise(problem.region.clamp(start), fixed=column, curvature=known))
     converged = torch.stack([best.converged, *(c.converged for c in constrained)]).all(0)
     return ProfileFits(
         theta=best.theta,

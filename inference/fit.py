@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -132,7 +133,9 @@ def _normalise_at(likelihood: Likelihood, result: FitResult) -> LocalNormalisati
 
 def _migrad(objective: EventObjective, start: Tensor, parameters: ParameterSpace, fixed: int | None = None) -> FitResult:
     cost = _Cost(objective)
-    minuit = Minuit(cost.value, start.numpy(), grad=cost.gradient, name=parameters.names)
+    # iminuit's protocols of cost functions know single numbers as arguments only, not one array.
+    value, gradient = cast(Any, cost.value), cast(Any, cost.gradient)
+    minuit = Minuit(value, start.numpy(), grad=gradient, name=parameters.names)
     minuit.errordef = Minuit.LIKELIHOOD
     minuit.errors = step_sizes(parameters).numpy()
     minuit.limits = [(low, high) for low, high in zip(parameters.low.tolist(), parameters.high.tolist(), strict=True)]

@@ -19,7 +19,7 @@ Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Curvature = Callable[[Tensor, Tensor], Tensor]
 """theta (e, p), rows (e,) -> minus the Hessian (e, p, p)."""
 
-_EDM = 1e-9
+_EDM = 1e-8
 _EDM_STALLED = 1e-5
 _ARMIJO = 1e-4
 _LONGEST_STEP = 4.0
@@ -76,7 +76,7 @@ def maximise(
         newton: exact curvature, recomputed at every step; without it BFGS.
         iterations: steps at most.
 
-    A problem has converged when the estimated distance to its maximum is below 1e-9 in ln L (5e-5 sigma),
+    A problem has converged when the estimated distance to its maximum is below 1e-8 in ln L (1.4e-4 sigma),
     or below 1e-5 with no further ascent possible.
     """
     search = _Search(objective, region.clamp(start), region, curvature.expand(len(start), -1, -1).clone(), newton)

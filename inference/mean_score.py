@@ -72,4 +72,5 @@ def _scores(estimator: Estimator, x: Tensor, theta: Tensor) -> Tensor:
 def _slope(normalisation: LocalNormalisation, theta: Tensor) -> Tensor:
     point = theta.clone().requires_grad_()
     with torch.enable_grad():
-        return torch.autograd.grad(normalisation(point[None]).sum(), point)[0]
+        slope: Tensor = torch.autograd.grad(normalisation(point[None]).sum(), point)[0]
+    return slope

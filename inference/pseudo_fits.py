@@ -38,12 +38,12 @@ class FitOptions:
         min_points: design points at the least (1.6 per coefficient otherwise).
         max_parameters: above it the surface is not tried.
         min_share_in_bounds: of the ball; below it the surface is not tried.
-        centre_events: pool events used to find the centre.
+        centre_events: pool events used to find the centre at most, and 20 per event of an experiment (0.2 sigma).
         n_check: fits repeated exactly.
         max_check_rms: largest rms difference (sigma) of these before the surface is declared failed.
         max_outside: largest share of maxima outside the ball, likewise.
         max_exact: exact fits at most, beyond the checked ones; experiments after them are left out.
-        n_starts: starting points of exact fits (the centre, the truth).
+        n_starts: starting points of exact fits: the centre, and with 2 the truth; the best maximum is kept.
     """
 
     method: Literal["auto", "surface", "batched"] = "auto"
@@ -57,7 +57,7 @@ class FitOptions:
     max_check_rms: float = 0.1
     max_outside: float = 0.5
     max_exact: int = 500
-    n_starts: int = 2
+    n_starts: int = 1
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ class _Run:
     ) -> None:
         self.estimator, self.experiments, self.options = estimator, experiments, options
         self.parameters = estimator.spec.parameters
-        self.centre = find_centre(estimator, experiments, rates, metric, options.centre_events)
+        self.centre = find_centre(estimator, experiments, rates, metric, min(options.centre_events, 20 * experiments.n_events))
 
     def surface(self) -> PoolSurface | None:
         """The surface, where it promises to work."""
