@@ -36,6 +36,7 @@ class EvaluationConfig:
         n_test: test events of the density and closure metrics.
         n_events: sizes of the pseudo-experiments.
         n_pool: events in the pool that the pseudo-experiments of a point share.
+        n_exact: pseudo-experiments at most, where the fast surface fails and each has to be fitted exactly.
     """
 
     name: str = "quick"
@@ -44,6 +45,7 @@ class EvaluationConfig:
     n_test: int = 20_000
     n_events: tuple[int, ...] = (100, 1_000)
     n_pool: int = 50_000
+    n_exact: int = 40
 
 
 @dataclass

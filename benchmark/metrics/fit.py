@@ -39,7 +39,7 @@ from touchneedle.conf.errors import InputError
 from touchneedle.inference.mean_score import covariance_at, first_order_bias
 from touchneedle.inference.n_star import MAX_EVENTS, BiasCurve, NStar, bias_curve, n_star, n_star_by_scaling
 from touchneedle.inference.pseudo_experiments import PseudoExperiments, draw_pseudo_experiments
-from touchneedle.inference.pseudo_fits import PseudoFits, fit_pseudo_experiments
+from touchneedle.inference.pseudo_fits import FitOptions, PseudoFits, fit_pseudo_experiments
 
 NAMES = (
     "bias_vs_oracle", "bias", "pull_mean", "pull_width", "width_vs_oracle", "coverage_68", "coverage_95", "n_star",
@@ -93,13 +93,14 @@ def _fit_point(context: EvaluationContext, index: int, theta: Tensor) -> list[Ce
 def _fit_cell(context: EvaluationContext, index: int, experiments: PseudoExperiments) -> Cell:
     oracle = context.oracle
     rates = context.toy.rates
+    options = FitOptions(max_exact=context.config.n_exact)
     if oracle is None:
-        return Cell(context, index, experiments, fit_pseudo_experiments(context.estimator, experiments, rates=rates), None)
+        return Cell(context, index, experiments, fit_pseudo_experiments(context.estimator, experiments, rates=rates, options=options), None)
     exact = fit_pseudo_experiments(oracle, experiments, rates=rates)
     if type(context.estimator) is type(oracle):
         return Cell(context, index, experiments, exact, exact)
     metric = exact.pool_covariance if bool(exact.pool_covariance.isfinite().all()) else None
-    fits = fit_pseudo_experiments(context.estimator, experiments, rates=rates, metric_covariance=metric)
+    fits = fit_pseudo_experiments(context.estimator, experiments, rates=rates, metric_covariance=metric, options=options)
     return Cell(context, index, experiments, fits, exact)
 
 
