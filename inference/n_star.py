@@ -150,8 +150,7 @@ def _fits(surface: PoolSurface, shares: Tensor, n_events: Tensor) -> tuple[Tenso
     means = (shares @ surface.table.double()).repeat_interleave(len(n_events), 0)
     maxima, curvature = surface.mean_fits(means, n_events.repeat(len(shares)), surface.ball.centre)
     sigma = sigma_of(covariance_of(curvature))
-    inside = surface.ball.distance(maxima.theta) <= surface.ball.radius
-    return maxima.theta, sigma, maxima.converged & inside & sigma.isfinite().all(-1)
+    return maxima.theta, sigma, maxima.converged & surface.ball.holds(maxima.theta) & sigma.isfinite().all(-1)
 
 
 def _crossing(n_events: Tensor, bias: Tensor) -> tuple[float, Censored | None]:
