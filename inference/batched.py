@@ -25,7 +25,6 @@ from touchneedle.inference.maximise import (
 )
 from touchneedle.inference.pseudo_experiments import PseudoExperiments
 from touchneedle.inference.terms import ExactTerms
-from touchneedle.toys.base import ParameterSpace
 
 _BETTER = 1e-6
 _WORSE = 1e-3
@@ -36,12 +35,13 @@ class Problem:
     """E likelihoods to fit.
 
     Attributes:
+        terms: the parameters, and where they may go.
         scale: covariance (p, p), or one for each (E, p, p), that sets first steps.
         newton: exact curvature where it is cheap.
     """
 
     objective: Objective
-    parameters: ParameterSpace
+    terms: ExactTerms
     scale: Tensor
     newton: Curvature | None = None
 
@@ -52,10 +52,11 @@ class Problem:
 
     def region_without(self, column: int | None = None) -> Region:
         """The bounds, with one parameter fixed."""
-        free = torch.ones(len(self.parameters), dtype=torch.bool)
+        low, high = self.terms.range
+        free = torch.ones(len(low), dtype=torch.bool)
         if column is not None:
             free[column] = False
-        return Region(self.parameters.low, self.parameters.high, free)
+        return Region(low, high, free)
 
     def maximise(self, start: Tensor, fixed: int | None = None, iterations: int = 60, curvature: Tensor | None = None) -> Maxima:
         """Maximise from start (E, p), with one parameter fixed and the curvature known if said."""
@@ -119,7 +120,7 @@ def exact_fits(
     ``scale`` is a covariance (p, p) that sets first steps.
     """
     objective = pseudo_objective(estimator, experiments, terms)
-    chosen = Problem(lambda theta, some: objective(theta, rows[some]), terms.parameters, scale)
+    chosen = Problem(lambda theta, some: objective(theta, rows[some]), terms, scale)
     return profile_fits(chosen, starts, experiments.theta_true)
 
 
@@ -149,7 +150,7 @@ def _profiled(problem: Problem, best: Maxima, theta_true: Tensor) -> ProfileFits
     covariance = covariance_of(curvature)
     known = torch.where(covariance.isfinite(), curvature, torch.linalg.inv(problem.scale))
     constrained = []
-    for column in problem.parameters.interest:
+    for column in problem.terms.parameters.interest:
         start = _conditional_start(best.theta, covariance, problem.scale, theta_true, column)
         constrained.append(problem.maximise(problem.region.clamp(start), fixed=column, curvature=known))
     converged = torch.stack([best.converged, *(c.converged for c in constrained)]).all(0)

@@ -18,7 +18,7 @@ from touchneedle.inference.maximise import covariance_of
 from touchneedle.inference.normalisation import RADIUS, fit_local_normalisation
 from touchneedle.inference.polynomial import Ball
 from touchneedle.inference.pseudo_experiments import PseudoExperiments
-from touchneedle.inference.terms import ExactTerms, Rates, reference_rate
+from touchneedle.inference.terms import ExactTerms, Rates, fit_limits, reference_rate
 from touchneedle.toys.base import Events, ParameterSpace
 
 MAX_STEPS = 8
@@ -43,7 +43,8 @@ def find_centre(
     ball's edge, until the fit stays inside. The last step re-centres once more.
     """
     parameters = estimator.spec.parameters
-    terms = ExactTerms(parameters, rates, reference_rate(rates, experiments.theta_true))
+    reference = reference_rate(rates, experiments.theta_true)
+    terms = ExactTerms(parameters, rates, reference, limits=fit_limits(estimator))
     metric = score_covariance(estimator, experiments, terms, max_events) if metric is None else metric
     metric = score_covariance(estimator, experiments, terms, max_events) if metric is None else metric
     guess = metric if metric is not None else prior_covariance(parameters, experiments.n_events)
@@ -78,8 +79,7 @@ def score_covariance(estimator: Estimator, experiments: PseudoExperiments, terms
     share = experiments.pool_share[spaced(len(experiments.pool), max_events)]
     _, score = ratio_and_score(estimator, x, theta)
     information = experiments.n_events * torch.cov(score.T, aweights=share).reshape(len(theta), -1)
-    summary = experiments.pool_summary
-    curvature = -torch.autograd.functional.hessian(lambda point: terms(point[None], summary).sum(), theta)
+    curvature = terms.curvature(theta[None], experiments.pool_summary)[0]
     covariance = covariance_of(information + curvature)
     return covariance if bool(covariance.isfinite().all()) else None
 
@@ -124,4 +124,4 @@ def pool_problem(estimator: Estimator, experiments: PseudoExperiments, centre: C
         pool, share = pool[chosen], share[chosen] / share[chosen].sum()
     events = Events(x=pool.x, theta=pool.theta, weight=share * experiments.n_events)
     objective = weighted_objective(estimator, events, experiments.pool_summary, centre.terms)
-    return Problem(objective, centre.terms.parameters, centre.covariance)
+    return Problem(objective, centre.terms, centre.covariance)

@@ -20,6 +20,7 @@ from touchneedle.conf.errors import InputError
 from touchneedle.inference.likelihood import EventObjective, Likelihood
 from touchneedle.inference.normalisation import RADIUS, LocalNormalisation, fit_local_normalisation
 from touchneedle.inference.polynomial import Ball
+from touchneedle.inference.terms import fit_limits
 from touchneedle.toys.base import Events, ParameterSpace
 
 _HUGE = 1e100
@@ -71,7 +72,7 @@ class ProfileScan:
 
 
 def fit(likelihood: Likelihood, events: Events, start: Tensor | None = None, auxiliary: Tensor | None = None) -> FitResult:
-    """Maximise ln L of some events over all parameters, within their bounds.
+    """Maximise ln L of some events over all parameters, within their bounds and flat priors (see `fit_limits`).
 
     Args:
         likelihood: what to maximise.
@@ -138,8 +139,11 @@ def _migrad(objective: EventObjective, start: Tensor, parameters: ParameterSpace
     minuit = Minuit(value, start.numpy(), grad=gradient, name=parameters.names)
     minuit.errordef = Minuit.LIKELIHOOD
     minuit.errors = step_sizes(parameters).numpy()
-    minuit.limits = [(low, high) for low, high in zip(parameters.low.tolist(), parameters.high.tolist(), strict=True)]
+    limits = fit_limits(objective.estimator)
+    minuit.limits = [(low, high) for low, high in limits.T.tolist()]
     if fixed is not None:
+        minuit.limits[fixed] = parameters.parameters[fixed].bounds
+        minuit.values[fixed] = float(start[fixed])
         minuit.fixed[fixed] = True
     minuit.migrad()
     minuit.hesse()

@@ -18,7 +18,7 @@ from touchneedle.inference.likelihood import CHUNK_ROWS, ratio_and_score
 from touchneedle.inference.maximise import covariance_of, sigma_of
 from touchneedle.inference.normalisation import LocalNormalisation
 from touchneedle.inference.pseudo_experiments import PseudoExperiments
-from touchneedle.inference.terms import constraint_term
+from touchneedle.inference.terms import ExactTerms, Summaries
 from touchneedle.toys.base import ParameterSpace
 
 
@@ -60,7 +60,8 @@ def first_order_bias(
 
 def covariance_at(n: int, covariance: Tensor, n_events: int, theta: Tensor, parameters: ParameterSpace) -> Tensor:
     """Covariance (p, p) at n events from that at ``n_events``: events scale, constraints do not."""
-    constraint = -torch.autograd.functional.hessian(lambda point: constraint_term(parameters, point[None], theta[None])[0], theta)
+    one = torch.ones(1, dtype=torch.float64)
+    constraint = ExactTerms(parameters).curvature(theta[None], Summaries(one, one, theta[None]))[0]
     per_event = (torch.linalg.inv(covariance) - constraint) / n_events
     return covariance_of(n * per_event + constraint)
 
@@ -72,5 +73,4 @@ def _scores(estimator: Estimator, x: Tensor, theta: Tensor) -> Tensor:
 def _slope(normalisation: LocalNormalisation, theta: Tensor) -> Tensor:
     point = theta.clone().requires_grad_()
     with torch.enable_grad():
-        slope: Tensor = torch.autograd.grad(normalisation(point[None]).sum(), point)[0]
-    return slope
+        return torch.autograd.grad(normalisation(point[None]).sum(), point)[0]

@@ -9,8 +9,9 @@ events (auxiliary measurements at the truth), theta_p(n) the oracle's, and
 sigma_p(n) from the oracle's Hessian with constraints. Without constraints theta_q does not depend on n and bias
 grows as sqrt(n); a constraint holds nuisances at small n, so the curve is followed on a grid of n.
 
-What it does not say: fluctuations of a data set cancel (theta_q(n) is that of the average one), and the error is
-that of the test pool alone, by bootstrap; another training seed gives another n*. It is trusted where both fits
+Fluctuations of a data set cancel in it (theta_q(n) is that of the average one); the bias measured with
+pseudo-experiments overrules it where it is larger (`reconcile`). The error is that of the test pool alone, by
+bootstrap; another training seed gives another n*. It is trusted where both fits
 lie inside their surfaces' balls, and where the pool's own noise of bias(n) is below 0.1 sigma, so that a crossing
 is at least two standard errors away from none. Where that range ends without a crossing, its end is a lower
 limit (censored above); where already its first n has crossed, an upper limit (censored below).
@@ -18,6 +19,7 @@ limit (censored above); where already its first n has crossed, an upper limit (c
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -115,6 +117,24 @@ def n_star_by_scaling(n_events: float, bias: float, stderr: float) -> NStar:
     return NStar(value, value * 2 * stderr / abs(bias), None)
 
 
+def reconcile(result: NStar | None, measured: Sequence[tuple[float, float, float]]) -> tuple[NStar, str]:
+    """n* from the surfaces (if any) and from pseudo-experiments (n_events, bias, stderr), and which decided.
+
+    The average data set may fit well while single ones do not (a likelihood that is wrong far from its maximum
+    pulls some fits away). So a bias measured above 0.2 by two standard errors at an n below the surfaces' n*
+    overrules it: n* is then at most that n. Without surfaces n* is scaled from the n nearest to it.
+    """
+    if result is not None and math.isfinite(result.value):
+        for n, bias, stderr in sorted(measured):
+            if n < result.value and abs(bias) - 2 * stderr >= THRESHOLD:
+                return NStar(n, 0.0, "below"), "measured"
+        return result, "surface"
+    scaled = [(n, n_star_by_scaling(n, bias, stderr)) for n, bias, stderr in measured if math.isfinite(bias + stderr)]
+    if not scaled:
+        return NStar(math.nan, math.nan, None), "scaling"
+    return min(scaled, key=lambda pair: abs(math.log(pair[1].value / pair[0])))[1], "scaling"
+
+
 def bootstrap_shares(share: Tensor, replicas: int, generator: torch.Generator) -> Tensor:
     """The pool's event shares (N,) and their bootstrap replicas by Poisson counts: (1 + replicas, N)."""
     counts = torch.poisson(torch.ones(replicas, len(share), dtype=torch.float64), generator=generator)
@@ -150,8 +170,7 @@ def _fits(surface: PoolSurface, shares: Tensor, n_events: Tensor) -> tuple[Tenso
     means = (shares @ surface.table.double()).repeat_interleave(len(n_events), 0)
     maxima, curvature = surface.mean_fits(means, n_events.repeat(len(shares)), surface.ball.centre)
     sigma = sigma_of(covariance_of(curvature))
-    inside = surface.ball.distance(maxima.theta) <= surface.ball.radius
-    return maxima.theta, sigma, maxima.converged & inside & sigma.isfinite().all(-1)
+    return maxima.theta, sigma, maxima.converged & surface.ball.holds(maxima.theta) & sigma.isfinite().all(-1)
 
 
 def _crossing(n_events: Tensor, bias: Tensor) -> tuple[float, Censored | None]:

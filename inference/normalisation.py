@@ -17,6 +17,7 @@ from touchneedle.inference.polynomial import Ball, Monomials
 
 N_POINTS = 24
 RADIUS = 4.0
+_WEIGHT_WIDTH = 2.0
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class LocalNormalisation:
 
     Attributes:
         coefficients: (C,).
-        residual: root mean square of the least-squares residual of c.
+        residual: weighted root mean square of the least-squares residual of c.
     """
 
     monomials: Monomials
@@ -40,7 +41,8 @@ class LocalNormalisation:
 def fit_local_normalisation(estimator: Estimator, ball: Ball) -> LocalNormalisation | None:
     """Quadratic through the estimator's ``log_normalisation`` over a ball; None if there is nothing to correct.
 
-    A log_normalisation that is not finite makes c NaN, so that the fits are reported as failed.
+    Points count by exp(-|z|^2 / 8), since fits end within 2 sigma of the centre. Those at which it is not finite
+    are left out; if too few remain, c is NaN, so that the fits are reported as failed.
     """
     if estimator.normalised:
         return None
@@ -50,8 +52,10 @@ def fit_local_normalisation(estimator: Estimator, ball: Ball) -> LocalNormalisat
         values = estimator.log_normalisation(points).double().cpu()
     if not bool(values.any()):
         return None
-    if not bool(values.isfinite().all()) or len(points) < len(monomials):
+    points, values = points[values.isfinite()], values[values.isfinite()]
+    if len(points) < len(monomials):
         return LocalNormalisation(monomials, torch.full((len(monomials),), torch.nan, dtype=torch.float64), torch.nan)
-    coefficients = monomials.fit(points, values[None])[0]
-    residual = (monomials(points) @ coefficients - values).square().mean().sqrt()
-    return LocalNormalisation(monomials, coefficients, float(residual))
+    weight = torch.exp(-0.5 * (ball.distance(points) / _WEIGHT_WIDTH) ** 2)
+    coefficients = monomials.fit(points, values[None], weight)[0]
+    residual = (weight * (monomials(points) @ coefficients - values).square()).sum() / weight.sum()
+    return LocalNormalisation(monomials, coefficients, float(residual.sqrt()))

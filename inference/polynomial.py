@@ -17,29 +17,38 @@ from torch import Tensor
 from touchneedle.toys.base import ParameterSpace
 
 _DRAWS = 2**15
+_TRAINED_SIGMA = 3.0
 POINTS_PER_COEFFICIENT = 1.6
 
 
 @dataclass(frozen=True)
 class Ball:
-    """All theta with |z| <= radius that lie inside the bounds of the parameters.
+    """All theta with |z| <= radius, inside the bounds, and where estimators have seen training events.
+
+    The latter is the central 99.7 % of each parameter's prior: beyond it a learned answer is anything (a posterior
+    divided by a prior diverges at its edge), and one such point would spoil a polynomial everywhere.
 
     Attributes:
         centre: (p,).
         transform: lower triangular T (p, p) with T T^t = covariance.
         radius: in units of sigma.
+        bounds: lowest and highest values (2, p).
+        trained: lowest and highest values with training events (2, p).
     """
 
     centre: Tensor
     transform: Tensor
     radius: float
-    low: Tensor
-    high: Tensor
+    bounds: Tensor
+    trained: Tensor
 
     @classmethod
     def around(cls, centre: Tensor, covariance: Tensor, radius: float, parameters: ParameterSpace) -> Ball:
         """The ball of ``radius`` sigma around a point (p,), for a positive definite covariance (p, p)."""
-        return cls(centre, torch.linalg.cholesky(covariance), radius, parameters.low, parameters.high)
+        edge = torch.full((len(parameters),), _TRAINED_SIGMA, dtype=torch.float64)
+        bounds = torch.stack([parameters.low, parameters.high])
+        trained = torch.stack([parameters.from_normal(-edge), parameters.from_normal(edge)])
+        return cls(centre, torch.linalg.cholesky(covariance), radius, bounds, trained)
 
     def whiten(self, theta: Tensor) -> Tensor:
         """z of theta (m, p): shape (m, p)."""
@@ -50,14 +59,18 @@ class Ball:
         return self.whiten(theta).norm(dim=-1)
 
     def points(self, count: int) -> Tensor:
-        """The first ``count`` scrambled Sobol points of the ball inside the bounds (fewer if there are not so many)."""
-        inside = self._sobol[self._in_bounds]
+        """The first ``count`` scrambled Sobol points of the ball (fewer if there are not so many)."""
+        inside = self._sobol[_within(self._sobol, self.bounds) & _within(self._sobol, self.trained)]
         return inside[:count]
+
+    def holds(self, theta: Tensor) -> Tensor:
+        """Whether a polynomial over the ball may be trusted at theta (m, p): shape (m,)."""
+        return (self.distance(theta) <= self.radius) & _within(theta, self.trained)
 
     @property
     def share_in_bounds(self) -> float:
         """Share of the full ball that lies inside the bounds."""
-        return float(self._in_bounds.double().mean())
+        return float(_within(self._sobol, self.bounds).double().mean())
 
     @cached_property
     def inverse(self) -> Tensor:
@@ -71,9 +84,9 @@ class Ball:
         unit = cube[cube.norm(dim=-1) <= 1]
         return self.centre + self.radius * unit @ self.transform.T
 
-    @cached_property
-    def _in_bounds(self) -> Tensor:
-        return ((self._sobol >= self.low) & (self._sobol <= self.high)).all(-1)
+
+def _within(theta: Tensor, limits: Tensor) -> Tensor:
+    return ((theta >= limits[0]) & (theta <= limits[1])).all(-1)
 
 
 @dataclass(frozen=True)
@@ -99,9 +112,10 @@ class Monomials:
         """Points (M, p) at which to tabulate a function: M >= 1.6 per coefficient and ``at_least``."""
         return self.ball.points(max(at_least, math.ceil(POINTS_PER_COEFFICIENT * len(self))))
 
-    def fit(self, points: Tensor, values: Tensor) -> Tensor:
-        """Least-squares coefficients (E, C) of values (E, M) tabulated at points (M, p)."""
-        return values @ torch.linalg.pinv(self(points)).T
+    def fit(self, points: Tensor, values: Tensor, weight: Tensor | None = None) -> Tensor:
+        """Least-squares coefficients (E, C) of values (E, M) tabulated at points (M, p) with weights (M,)."""
+        root = torch.ones(len(points), dtype=torch.float64) if weight is None else weight.sqrt()
+        return (values * root) @ torch.linalg.pinv(self(points) * root[:, None]).T
 
     @cached_property
     def slopes(self) -> Tensor:

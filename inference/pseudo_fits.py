@@ -205,7 +205,7 @@ class _Run:
         A constrained fit leaves it where the estimator is biased by several sigma, which the surface can stand.
         """
         every = torch.cat([fits.theta[:, None], fits.conditional], 1)
-        within = surface.ball.distance(every.flatten(0, 1)).reshape(every.shape[:2]) <= surface.ball.radius
+        within = surface.ball.holds(every.flatten(0, 1)).reshape(every.shape[:2])
         return ~within[:, 0], ~within.all(-1) | ~fits.valid
 
     def _surface_pool(self, surface: PoolSurface) -> tuple[Tensor, Tensor]:

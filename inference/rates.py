@@ -10,7 +10,6 @@ was fitted to is recorded.
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
@@ -109,7 +108,8 @@ class RateModel:
 
     def _rate(self, process: ProcessRate, theta: Tensor) -> Tensor:
         rate = torch.full_like(theta[:, 0], process.nominal_yield)
-        for factor in itertools.chain(process.terms, process.factors):
+        factors: list[PoiTerm | NuisanceFactor] = [*process.terms, *process.factors]
+        for factor in factors:
             rate = rate * factor(theta[:, self.names.index(factor.parameter)])
         return rate
 

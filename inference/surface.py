@@ -67,7 +67,7 @@ class PoolSurface:
         """The likelihoods whose event sums at ``points`` are ``sums`` (E, M)."""
         objective = SurfaceObjective(self.monomials, self.monomials.fit(self.points, sums), data, self.terms)
         scale = self.ball.transform @ self.ball.transform.T
-        return Problem(objective, self.terms.parameters, scale, newton=objective.curvature)
+        return Problem(objective, self.terms, scale, newton=objective.curvature)
 
     def mean_fits(self, means: Tensor, n_events: Tensor, start: Tensor) -> tuple[Maxima, Tensor]:
         """Maxima of n L + log C for mean tables (E, M) and numbers of events n (E,), and the curvatures there (E, p, p).

@@ -16,8 +16,11 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from touchneedle.estimators.base import Estimator
 from touchneedle.inference.normalisation import LocalNormalisation
-from touchneedle.toys.base import ParameterSpace
+from touchneedle.toys.base import ParameterSpace, Uniform
+
+_FLAT_PRIOR_END = 3.0
 
 Rates = Callable[[Tensor], Tensor]
 
@@ -50,12 +53,19 @@ class ExactTerms:
     Attributes:
         rates: theta (m, p) -> expected events per process (m, k); None for shape-only fits.
         reference: total rate nu_ref at which ``Summaries.expected`` events are expected.
+        limits: lowest and highest theta of a fit (2, p), see `fit_limits`; the bounds by default.
     """
 
     parameters: ParameterSpace
     rates: Rates | None = None
     reference: float = 1.0
     normalisation: LocalNormalisation | None = None
+    limits: Tensor | None = None
+
+    @property
+    def range(self) -> Tensor:
+        """Lowest and highest theta of a fit (2, p)."""
+        return torch.stack([self.parameters.low, self.parameters.high]) if self.limits is None else self.limits
 
     def __call__(self, theta: Tensor, data: Summaries) -> Tensor:
         """ln L without the sum over events, at theta (E, p): shape (E,)."""
@@ -102,6 +112,24 @@ def constraint_term(parameters: ParameterSpace, theta: Tensor, auxiliary: Tensor
 def _gradient_or_zero(value: Tensor, theta: Tensor) -> Tensor:
     (gradient,) = torch.autograd.grad(value, theta, retain_graph=True, allow_unused=True)
     return torch.zeros_like(theta) if gradient is None else gradient
+
+
+def fit_limits(estimator: Estimator) -> Tensor:
+    """Lowest and highest theta (2, p) at which an estimator may be fitted: the bounds, or less if it has learned.
+
+    A flat prior ends somewhere, and beyond its end (and in its last 0.1 %, where a posterior over a vanishing
+    prior diverges) a learned answer means nothing, so learned estimators stay inside.
+    """
+    parameters = estimator.spec.parameters
+    limits = torch.stack([parameters.low, parameters.high])
+    if estimator.needs_truth:
+        return limits
+    for column, parameter in enumerate(parameters.parameters):
+        if isinstance(parameter.prior, Uniform):
+            ends = parameter.prior.from_normal(torch.tensor([-_FLAT_PRIOR_END, _FLAT_PRIOR_END], dtype=torch.float64))
+            limits[0, column] = torch.maximum(limits[0, column], ends[0])
+            limits[1, column] = torch.minimum(limits[1, column], ends[1])
+    return limits
 
 
 def reference_rate(rates: Rates | None, theta: Tensor) -> float:

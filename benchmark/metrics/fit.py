@@ -37,7 +37,7 @@ from touchneedle.benchmark.metrics.context import EvaluationContext
 from touchneedle.benchmark.records import Direction, Metric
 from touchneedle.conf.errors import InputError
 from touchneedle.inference.mean_score import covariance_at, first_order_bias
-from touchneedle.inference.n_star import MAX_EVENTS, BiasCurve, NStar, bias_curve, n_star, n_star_by_scaling
+from touchneedle.inference.n_star import MAX_EVENTS, BiasCurve, NStar, bias_curve, n_star, reconcile
 from touchneedle.inference.pseudo_experiments import PseudoExperiments, draw_pseudo_experiments
 from touchneedle.inference.pseudo_fits import FitOptions, PseudoFits, fit_pseudo_experiments
 
@@ -245,9 +245,8 @@ def _n_star_rows(context: EvaluationContext, cells: list[Cell]) -> list[Metric]:
     curve = _bias_curve(context, cells)
     rows = []
     for column in parameters.interest:
-        result, method = (None if curve is None else n_star(curve, column)), "surface"
-        if result is None or not math.isfinite(result.value):
-            result, method = _scaled_n_star(cells, column), "scaling"
+        measured = [(float(cell.experiments.n_events), *cell.best_bias(column)) for cell in cells]
+        result, method = reconcile(None if curve is None else n_star(curve, column), measured)
         rows.append(_n_star_row(cells[0], parameters.names[column], result, method))
     return rows
 
@@ -265,15 +264,6 @@ def _n_star_row(cell: Cell, parameter: str, result: NStar, method: str) -> Metri
     if result.censored:
         at["censored"] = result.censored
     return _row("n_star", (result.value, result.stderr), len(cell.experiments.pool), "higher", at)
-
-
-def _scaled_n_star(cells: list[Cell], column: int) -> NStar:
-    """From the measured bias at the number of events nearest to the n* that it gives."""
-    found = [(cell.experiments.n_events, n_star_by_scaling(cell.experiments.n_events, *cell.best_bias(column))) for cell in cells]
-    known = [(n, result) for n, result in found if math.isfinite(result.value)]
-    if not known:
-        return NStar(math.nan, math.nan, None)
-    return min(known, key=lambda pair: abs(math.log(pair[1].value / pair[0])))[1]
 
 
 def _score_rows(context: EvaluationContext, cell: Cell) -> list[Metric]:

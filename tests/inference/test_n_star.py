@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from touchneedle.inference.mean_score import covariance_at, first_order_bias
-from touchneedle.inference.n_star import BiasCurve, bias_curve, n_star, n_star_by_scaling
+from touchneedle.inference.n_star import BiasCurve, NStar, bias_curve, n_star, n_star_by_scaling, reconcile
 from touchneedle.inference.pseudo_fits import fit_pseudo_experiments
 
 
@@ -95,3 +95,14 @@ def test_covariance_scales_events_and_not_constraints(problems):
     at = [toy.closed_form(torch.zeros(1, 2), torch.tensor([n], dtype=torch.float64), torch.zeros(1))[1][0] for n in (100.0, 1_000.0)]
     found = covariance_at(1_000, at[0], 100, torch.zeros(2, dtype=torch.float64), toy.spec.parameters)
     assert torch.allclose(found, at[1], rtol=1e-10)
+
+
+def test_measured_bias_overrules_the_average_data_set():
+    smooth = NStar(1_500.0, 10.0, "above")
+    assert reconcile(smooth, [(100, 0.1, 0.02), (1_000, 0.15, 0.02)]) == (smooth, "surface")
+    assert reconcile(smooth, [(100, -0.7, 0.06), (1_000, 0.15, 0.02)]) == (NStar(100, 0.0, "below"), "measured")
+    assert reconcile(smooth, [(100, -0.3, 0.06)]) == (smooth, "surface")
+    assert reconcile(NStar(80.0, 1.0, None), [(100, -0.7, 0.06)])[1] == "surface"
+    scaled, method = reconcile(None, [(100, 0.3, 0.01), (1_000, 1.0, 0.01)])
+    assert (method, scaled.value) == ("scaling", pytest.approx(100 * (0.2 / 0.3) ** 2))
+    assert math.isnan(reconcile(None, [(100, math.nan, math.nan)])[0].value)

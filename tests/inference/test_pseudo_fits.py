@@ -8,8 +8,10 @@ import torch
 from touchneedle.conf.errors import InputError
 from touchneedle.inference.bundle import registered_name
 from touchneedle.inference.centre import whitening
+from touchneedle.inference.polynomial import Ball
 from touchneedle.inference.pseudo_experiments import draw_pseudo_experiments
 from touchneedle.inference.pseudo_fits import FitOptions, fit_pseudo_experiments
+from touchneedle.inference.terms import fit_limits
 from touchneedle.toys.base import Events
 
 TRUE = [0.3, 0.5]
@@ -271,3 +273,34 @@ def check_derivatives(surface, experiments, theta):
         assert torch.allclose(objective(theta, rows)[1][:, k], (up - down) / 2e-4, rtol=1e-5, atol=1e-4)
         numeric.append((down_gradient - up_gradient) / 2e-4)
     assert torch.allclose(objective.curvature(theta, rows), torch.stack(numeric, -1), rtol=1e-5, atol=1e-3)
+
+
+class Edged:
+    """Adds to a log ratio what diverges beyond the end of the flat prior [0.05, 0.95]."""
+
+    def _log_ratio(self, x, theta):
+        return super()._log_ratio(x, theta) + 50 * (theta[:, 0] - 0.95).clamp_min(0)
+
+
+def test_learned_estimators_stay_inside_their_flat_priors(problems, draw):
+    edged = type("EdgedTruth", (Edged, problems.Truth), {})
+    toy = problems.Mixture()
+    experiments = draw(toy, [0.85, 0.0, 0.0], 100, 30, n_pool=4_000)
+    fits = fit_pseudo_experiments(edged(toy), experiments)
+    assert (fits.theta[:, 0] < 0.95).all()
+    assert fits.valid.all()
+    exact = edged(toy)
+    exact.needs_truth = True
+    assert fit_limits(exact)[1, 0] == 1.0
+    assert 0.94 < fit_limits(edged(toy))[1, 0] < 0.95
+
+
+def test_ball_keeps_to_where_training_events_are(problems):
+    parameters = problems.Mixture().spec.parameters
+    ball = Ball.around(parameters.nominal, torch.diag(torch.tensor([0.04, 1.0, 1.0]).double()), 4.0, parameters)
+    points = ball.points(64)
+    assert len(points) == 64
+    assert points[:, 0].min() > 0.05
+    assert points[:, 1:].abs().max() <= 3.0
+    assert not ball.holds(torch.tensor([[0.5, 3.2, 0.0]], dtype=torch.float64)).any()
+    assert ball.holds(parameters.nominal[None]).all()
