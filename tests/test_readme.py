@@ -8,8 +8,11 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from touchneedle.benchmark.listing import with_components
 from touchneedle.benchmark.main import app
 from touchneedle.benchmark.sweep import compose_cell, expand
+from touchneedle.conf import registry
+from touchneedle.conf.errors import InputError
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -28,6 +31,26 @@ def command_lines() -> Iterator[list[str]]:
         words = shlex.split(line, comments=True)
         if words[:1] == ["touchneedle"]:
             yield words[1:]
+
+
+# The table of components.
+
+
+def test_the_table_of_components_is_current() -> None:
+    assert README == with_components(README), "run: python -m touchneedle.benchmark.listing"
+
+
+@pytest.mark.parametrize("name", [*registry.TOY_TABLE, *registry.ESTIMATOR_TABLE])
+def test_every_component_stands_in_the_table(name: str) -> None:
+    (row,) = [line for line in README.splitlines() if line.startswith(f"| `{name}` | ")]
+    cells = re.split(r"(?<!\\) \| ", row.strip("| "))
+    assert len(cells) == 3
+    assert all(cells)
+
+
+def test_a_readme_without_the_comments_is_refused() -> None:
+    with pytest.raises(InputError, match="expected the comments"):
+        with_components("# Nothing here\n")
 
 
 # The estimator of one file.
