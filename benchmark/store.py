@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from touchneedle.benchmark.records import write_atomically
@@ -89,9 +90,10 @@ def save_fit(results: Path, fit_id: str, estimator: Estimator, log: TrainingLog)
         if final.exists():
             shutil.rmtree(final)
         os.replace(temporary, final)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise InputError(f"cannot write {final}: {error.strerror or error}; choose a writable folder with free space") from error
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot write {final}: {reason}; choose a writable folder with free space") from error
 
 
 def load_fit(results: Path, fit_id: str, estimator: Estimator) -> TrainingLog | None:
