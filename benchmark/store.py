@@ -42,7 +42,11 @@ CURVE_COLUMNS = {
 
 
 def hash_identity(payload: dict[str, Any]) -> str:
-    """Short hash of a JSON-ready mapping, independent of key order."""
+    """Short hash of a JSON-ready mapping, independent of key order.
+
+    >>> hash_identity({"seed": 0, "design": "prior"}) == hash_identity({"design": "prior", "seed": 0})
+    True
+    """
     text = json.dumps(payload, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:IDENTITY_LENGTH]
 

@@ -26,6 +26,11 @@ def test_examples_are_true(name: str) -> None:
     assert doctest.testmod(module).failed == 0
 
 
+def test_there_are_examples() -> None:
+    module = importlib.import_module("touchneedle.benchmark.overrides")
+    assert doctest.testmod(module).attempted >= 2
+
+
 def test_a_false_example_is_noticed() -> None:
     parser = doctest.DocTestParser()
     example = parser.get_doctest(">>> 1 + 1\n3\n", {}, "false", None, None)

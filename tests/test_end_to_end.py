@@ -130,7 +130,7 @@ def recorded(cli, tmp_path):
     return file
 
 
-@pytest.mark.parametrize("content", ["", "{", '{"run_id": 1}', "[]", "\0\0\0"])
+@pytest.mark.parametrize("content", ["", '{"run_id": 1}', "\0\0\0"])
 def test_a_corrupt_record_is_told_by_run_and_report(cli, recorded, content):
     recorded.write_text(content)
     assert_one_error(cli("run", *TINY), f"{recorded.name} is corrupt")
@@ -351,6 +351,7 @@ records.os.replace = replace
 """
 
 
+@pytest.mark.slow
 def test_a_killed_sweep_completes_when_the_command_is_repeated(shell, tmp_path):
     (tmp_path / "mortal.py").write_text(MORTAL)
     command = ("run", "-m", *TINY, "estimator=mortal", "seed=0,1,2,3", "--plugin", "mortal.py")
