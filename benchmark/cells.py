@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
@@ -55,7 +56,7 @@ class Outcome:
 
 
 def run_cell(config: ExperimentConfig, position: str, *, force: bool, wait: bool, debug: bool) -> Outcome:
-    """Run one cell in this process and print one line about it; with ``debug``, what goes wrong is raised."""
+    """Run one cell in this process and print one line about it (on stderr if it failed); with ``debug``, what goes wrong is raised."""
     start = time.perf_counter()
     try:
         outcome = _outcome(config, force, wait)
@@ -66,7 +67,8 @@ def run_cell(config: ExperimentConfig, position: str, *, force: bool, wait: bool
         expected = isinstance(error, InputError | OSError)
         outcome = Outcome("failed", one_line(error) if expected else f"{type(error).__name__}: {one_line(error)} (see --debug)")
     if outcome.status != "held":
-        print(progress_line(position, config, outcome, time.perf_counter() - start), flush=True)
+        stream = sys.stderr if outcome.status == "failed" else sys.stdout
+        print(progress_line(position, config, outcome, time.perf_counter() - start), file=stream, flush=True)
     return outcome
 
 

@@ -5,9 +5,14 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from touchneedle.conf import registry
+
+# Enough for a mean with a standard error.
+Several = Annotated[int, Field(ge=2)]
 
 
 @dataclass
@@ -40,12 +45,12 @@ class EvaluationConfig:
     """
 
     name: str = "quick"
-    n_experiments: int = 100
-    n_points: int = 1
-    n_test: int = 20_000
-    n_events: tuple[int, ...] = (100, 1_000)
-    n_pool: int = 50_000
-    n_exact: int = 40
+    n_experiments: Several = 100
+    n_points: PositiveInt = 1
+    n_test: Several = 20_000
+    n_events: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (100, 1_000)
+    n_pool: Several = 50_000
+    n_exact: PositiveInt = 40
 
 
 @dataclass
@@ -63,13 +68,13 @@ class TrainerConfig:
     """
 
     name: str = "default"
-    max_epochs: int = 40
-    batch_size: int = 512
-    patience: int = 10
-    validation_fraction: float = 0.1
-    gradient_clip: float = 5.0
+    max_epochs: PositiveInt = 40
+    batch_size: PositiveInt = 512
+    patience: PositiveInt = 10
+    validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
+    gradient_clip: NonNegativeFloat = 5.0
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
-    threads: int = 0
+    threads: NonNegativeInt = 0
     progress: bool = True
 
 
@@ -78,8 +83,8 @@ class OptimizerConfig:
     """The optimiser and its learning-rate schedule."""
 
     name: Literal["adam", "adamw", "nadam", "radam"] = "adamw"
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
+    learning_rate: PositiveFloat = 1e-3
+    weight_decay: NonNegativeFloat = 1e-4
     schedule: Literal["constant", "cosine"] = "cosine"
 
 
@@ -88,7 +93,7 @@ class EnsembleConfig:
     """Members trained on the same events from different initial weights; their log_ratio is averaged."""
 
     name: str = "none"
-    members: int = 1
+    members: PositiveInt = 1
 
 
 @dataclass

@@ -25,14 +25,22 @@ _REWRITTEN = re.compile(r"^\+\+(toy|estimator)\.params\.")
 
 
 def to_hydra(override: str) -> str:
-    """``toy.shift=2`` -> ``++toy.params.shift=2``; ``launcher.n_jobs=2`` -> ``hydra.launcher.n_jobs=2``."""
+    """The override as Hydra reads it.
+
+    >>> to_hydra("toy.shift=2"), to_hydra("launcher.n_jobs=2"), to_hydra("seed=1")
+    ('++toy.params.shift=2', 'hydra.launcher.n_jobs=2', 'seed=1')
+    """
     if override.startswith("launcher."):
         return f"hydra.{override}"
     return _OPTION.sub(r"++\1.params.\2=", override)
 
 
 def from_hydra(override: str) -> str:
-    """The inverse of `to_hydra`, for job lists and messages."""
+    """The inverse of `to_hydra`, for job lists and messages.
+
+    >>> from_hydra("++toy.params.shift=2")
+    'toy.shift=2'
+    """
     return _REWRITTEN.sub(r"\1.", override.replace("hydra.launcher.", "launcher.", 1))
 
 

@@ -22,6 +22,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from touchneedle.benchmark.records import write_atomically
@@ -41,7 +42,11 @@ CURVE_COLUMNS = {
 
 
 def hash_identity(payload: dict[str, Any]) -> str:
-    """Short hash of a JSON-ready mapping, independent of key order."""
+    """Short hash of a JSON-ready mapping, independent of key order.
+
+    >>> hash_identity({"seed": 0, "design": "prior"}) == hash_identity({"design": "prior", "seed": 0})
+    True
+    """
     text = json.dumps(payload, sort_keys=True, separators=(",", ":"), default=str)
     return hashlib.sha256(text.encode()).hexdigest()[:IDENTITY_LENGTH]
 
@@ -89,9 +94,10 @@ def save_fit(results: Path, fit_id: str, estimator: Estimator, log: TrainingLog)
         if final.exists():
             shutil.rmtree(final)
         os.replace(temporary, final)
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
-        raise InputError(f"cannot write {final}: {error.strerror or error}; choose a writable folder with free space") from error
+        reason = getattr(error, "strerror", None) or error
+        raise InputError(f"cannot write {final}: {reason}; choose a writable folder with free space") from error
 
 
 def load_fit(results: Path, fit_id: str, estimator: Estimator) -> TrainingLog | None:

@@ -131,7 +131,7 @@ class Registry:
 
     def _unknown(self, name: str, names: list[str]) -> str:
         close = difflib.get_close_matches(name, names, n=1)
-        hint = f"; did you mean {close[0]!r}?" if close else ""
+        hint = f"; did you mean {close[0]!r}?" if close else "."
         return f"unknown {self.kind} {name!r}{hint} Known: {', '.join(names)}"
 
 

@@ -124,10 +124,12 @@ def test_run_writes_a_record_and_repeating_does_nothing(stand_in, cli, tmp_path)
 def test_sweep_goes_on_after_invalid_and_failed_cells(stand_in, cli):
     result = cli("run", "-m", "estimator=nope,ratio_bce", "estimator.fail=true,false")
     assert result.exit_code == 1
-    assert [line.split(":")[0] for line in result.stderr.splitlines()] == [
+    *invalid, failed = result.stderr.splitlines()
+    assert [line.split(":")[0] for line in invalid] == [
         "[1/4] invalid estimator=nope estimator.fail=True",
         "[2/4] invalid estimator=nope estimator.fail=False",
     ]
+    assert failed.startswith("[3/4] failed  ")
     assert result.stdout.splitlines()[-1].startswith("4 cells: 1 ok, 0 skipped, 1 failed, 0 already done, 2 invalid")
     again = cli("run", "-m", "estimator=ratio_bce", "estimator.fail=true,false")
     assert again.stdout.splitlines()[-1].startswith("2 cells: 0 ok, 0 skipped, 1 failed, 1 already done")

@@ -167,14 +167,18 @@ def test_one_line_per_cell(stand_in, tmp_path, capsys, monkeypatch):
     monkeypatch.chdir(tmp_path)
     cells = cells_of(tmp_path, "toy=mass_bump", "estimator=ratio_bce", "estimator.fail=false,true", "design=prior,pairs")
     outcomes = run_sweep(cells, [], 4)
-    lines = capsys.readouterr().out.splitlines()
+    told = capsys.readouterr()
+    lines = told.out.splitlines()
     assert [outcome.status for outcome in outcomes] == ["ok", "skipped", "failed", "skipped"]
     assert lines[0].startswith("[1/4] ok      mass_bump ratio_bce(fail=False) tiny prior seed 0  ")
     assert lines[0].endswith("s  kl 0.0123 +- 0.001")
     assert lines[1].startswith("[2/4] skipped mass_bump")
     assert lines[1].endswith("s  design pairs is not possible")
-    assert lines[2].endswith("s  loss became NaN")
-    assert len(lines) == 4
+    assert lines[2].startswith("[4/4] skipped mass_bump")
+    (failed,) = told.err.splitlines()
+    assert failed.startswith("[3/4] failed  mass_bump")
+    assert failed.endswith("s  loss became NaN")
+    assert len(lines) == 3
     assert {path.name for path in tmp_path.iterdir()} == {"results"}
     assert all(path.suffix == ".json" for path in (tmp_path / "results").iterdir())
 
@@ -182,7 +186,7 @@ def test_one_line_per_cell(stand_in, tmp_path, capsys, monkeypatch):
 def test_a_bug_in_one_cell_does_not_end_the_others(stand_in, tmp_path, capsys):
     outcomes = run_sweep(cells_of(tmp_path, "estimator.raises=true,false"), [], 2)
     assert [outcome.status for outcome in outcomes] == ["failed", "ok"]
-    assert "s  RuntimeError: a bug (see --debug)" in capsys.readouterr().out
+    assert "s  RuntimeError: a bug (see --debug)" in capsys.readouterr().err
 
 
 def test_debug_raises_what_went_wrong(stand_in, tmp_path):
