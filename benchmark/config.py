@@ -68,7 +68,7 @@ class TrainerConfig:
     """
 
     name: str = "default"
-    max_epochs: PositiveInt = 40
+    max_epochs: PositiveInt = 20
     batch_size: PositiveInt = 512
     patience: PositiveInt = 10
     validation_fraction: Annotated[float, Field(gt=0, lt=1)] = 0.1
@@ -83,8 +83,8 @@ class OptimizerConfig:
     """The optimiser and its learning-rate schedule."""
 
     name: Literal["adam", "adamw", "nadam", "radam"] = "adamw"
-    learning_rate: PositiveFloat = 1e-3
-    weight_decay: NonNegativeFloat = 1e-4
+    learning_rate: PositiveFloat = 2e-3
+    weight_decay: NonNegativeFloat = 1e-2
     schedule: Literal["constant", "cosine"] = "cosine"
 
 
