@@ -23,7 +23,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 
 demo: install ## A small sweep over every method and exact toy, and its leaderboard
 	@status=0; \
-	$(BIN)/touchneedle run -m sweep=smoke results=$(RESULTS) || status=$$?; \
+	$(BIN)/touchneedle run -m sweep=smoke launcher=joblib results=$(RESULTS) || status=$$?; \
 	$(BIN)/touchneedle report $(RESULTS) -o $(REPORTS) || status=$$?; \
 	echo "records:     $(RESULTS)/"; \
 	echo "leaderboard: $(REPORTS)/leaderboard.html"; \
