@@ -50,7 +50,7 @@ class EvaluationConfig:
     n_test: Several = 20_000
     n_events: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (100, 1_000)
     n_pool: Several = 50_000
-    n_exact: PositiveInt = 40
+    n_exact: PositiveInt = 20
 
 
 @dataclass

@@ -45,6 +45,9 @@ class EvidenceRatio(Estimator):
     def _log_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
         return self._log_evidence_ratio(x, theta) - self._log_evidence_ratio(x, self.nominal.expand_as(theta))
 
+    def _relative_log_prob(self, x: Tensor, theta: Tensor) -> Tensor:
+        return self._log_evidence_ratio(x, theta)
+
     def _log_ratio_grid(self, x: Tensor, theta: Tensor) -> Tensor:
         values = self._log_evidence_ratio_grid(x, torch.cat([self.nominal[None], theta]))
         return values[:, 1:] - values[:, :1]

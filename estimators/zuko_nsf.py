@@ -76,6 +76,9 @@ class ZukoNsf(Estimator):
     def _log_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
         return self._log_density(x, theta) - self._log_density(x, self.nominal.expand_as(theta))
 
+    def _relative_log_prob(self, x: Tensor, theta: Tensor) -> Tensor:
+        return self._log_density(x, theta)
+
     def _log_ratio_grid(self, x: Tensor, theta: Tensor) -> Tensor:
         at_nominal = self._log_density(x, self.nominal.expand(len(x), -1))
         pairs = self._log_density(x.repeat_interleave(len(theta), 0), theta.repeat(len(x), 1))

@@ -57,10 +57,10 @@ class EventObjective:
 
 
 def ratio_and_score(estimator: Estimator, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-    """log_ratio (n,) and its gradient in theta (n, p), detached float64, for theta (n, p) or one point (p,)."""
+    """log_ratio up to a function of x (n,), and its gradient in theta (n, p), for theta (n, p) or one point (p,); detached float64."""
     theta = expand_theta(theta, len(x)).detach().clone().requires_grad_()
     with torch.enable_grad():
-        ratio = estimator.log_ratio(x, theta)
+        ratio = estimator.relative_log_prob(x, theta)
         (score,) = torch.autograd.grad(ratio.sum(), theta)
     return ratio.detach().double().cpu(), score.double().cpu()
 

@@ -20,8 +20,9 @@ Curvature = Callable[[Tensor, Tensor], Tensor]
 """theta (e, p), rows (e,) -> minus the Hessian (e, p, p)."""
 
 _EDM = 1e-8
-_EDM_STALLED = 1e-5
+_EDM_STALLED = 1e-4
 _ARMIJO = 1e-4
+_MOST_HALVINGS = 12
 _LONGEST_STEP = 4.0
 _SMALLEST_EIGENVALUE = 0.02
 _LARGEST_EIGENVALUE = 1e8
@@ -128,7 +129,7 @@ class _Search:
         """Take the step, halved until ln L rises enough; returns the mask of problems that found no ascent."""
         pending = torch.arange(len(rows))
         length = 1.0
-        for _ in range(30):
+        for _ in range(_MOST_HALVINGS):
             if not len(pending):
                 break
             chosen = rows[pending]
