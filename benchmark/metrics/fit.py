@@ -48,6 +48,7 @@ NAMES = (
 LEVELS = {"coverage_68": (math.erf(1 / math.sqrt(2)), 1.0), "coverage_95": (math.erf(2 / math.sqrt(2)), 4.0)}
 SCORE_EVENTS = 20_000
 REPLICAS = 50
+N_CHECK = 20
 NO_ORACLE = "the toy has no exact density to compare with"
 Row = dict[str, Any]
 
@@ -93,7 +94,7 @@ def _fit_point(context: EvaluationContext, index: int, theta: Tensor) -> list[Ce
 def _fit_cell(context: EvaluationContext, index: int, experiments: PseudoExperiments) -> Cell:
     oracle = context.oracle
     rates = context.toy.rates
-    options = FitOptions(max_exact=context.config.n_exact)
+    options = FitOptions(max_exact=context.config.n_exact, n_check=min(N_CHECK, context.config.n_exact))
     if oracle is None:
         return Cell(context, index, experiments, fit_pseudo_experiments(context.estimator, experiments, rates=rates, options=options), None)
     exact = fit_pseudo_experiments(oracle, experiments, rates=rates)
