@@ -25,7 +25,8 @@ from touchneedle.benchmark.records import Metric
 Censored = Literal["", "above", "below"]
 AtValue = str | float | int | bool | None
 LOG_AVERAGED = frozenset({"n_star"})
-_NOT_IDENTITY = frozenset({"reason", "censored", "target"})
+# How a number was obtained may differ from seed to seed; where it holds may not.
+_NOT_IDENTITY = frozenset({"reason", "censored", "target", "method", "reference", "surface_failed", "share_finite"})
 
 
 @dataclass(frozen=True)

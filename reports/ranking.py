@@ -34,8 +34,8 @@ _TARGETS = {
     "pull_width": 1.0,
     "width_vs_oracle": 1.0,
 }
-# Where the fits fail or leave the surface says nothing about how good the answer is.
-_UNCHECKED_NAMES = frozenset({"failed_fits", "outside_share", "surface_error"})
+# How many events a test rests on, and where fits fail, says nothing about how good the answer is.
+_UNCHECKED_NAMES = frozenset({"effective_share", "failed_fits", "outside_share", "surface_error"})
 
 
 @dataclass(frozen=True)

@@ -185,6 +185,10 @@ def changed_options(record: Record) -> dict[str, Any]:
     """Options that differ from their defaults: the estimator's, then those of the training groups."""
     options = dict(sorted(record.estimator.params.items()))
     for group, defaults in _GROUP_DEFAULTS.items():
+        preset = section(record.config, group).get("name", "default")
+        if group == "trainer" and preset != "default":
+            options[group] = preset
+            continue
         for name, value in sorted(_without_machine(section(record.config, group)).items()):
             if name != "name" and value != defaults.get(name):
                 options[f"{group}.{name}"] = value
