@@ -123,8 +123,8 @@ def check(config: ExperimentConfig) -> None:
 
 def recorded_status(config: ExperimentConfig) -> str:
     """Status of the cell's record, or an empty string; raises `InputError` if the record is corrupt."""
+    from touchneedle.benchmark.identity import identify
     from touchneedle.benchmark.records import read_record, record_path
-    from touchneedle.benchmark.run import identify
 
     path = record_path(config.results, identify(config)[1])
     return read_record(path).status if path.exists() else ""

@@ -8,15 +8,12 @@ folder raises.
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
-import platform
 import resource
-import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,7 +21,9 @@ import torch
 
 from touchneedle.benchmark.config import EvaluationConfig, ExperimentConfig, config_to_dict, parse_config
 from touchneedle.benchmark.data import make_events
+from touchneedle.benchmark.environment import describe_environment
 from touchneedle.benchmark.evaluate import Evaluation, evaluate
+from touchneedle.benchmark.identity import identify
 from touchneedle.benchmark.metrics.curves import Row, curve_row
 from touchneedle.benchmark.records import (
     Budget,
@@ -39,17 +38,13 @@ from touchneedle.benchmark.records import (
 )
 from touchneedle.benchmark.seeding import derive_seed
 from touchneedle.benchmark.store import CURVE_COLUMNS, clear_leftovers, hash_identity, hold_cell, load_fit, save_fit, write_table
-from touchneedle.benchmark.train import TrainingLog, train
+from touchneedle.benchmark.train import train
+from touchneedle.benchmark.training_log import TrainingLog
 from touchneedle.conf import registry
 from touchneedle.conf.errors import InputError, SkipCell
 from touchneedle.estimators.base import Estimator, build_estimator
 from touchneedle.estimators.ensemble import Ensemble
 from touchneedle.toys.base import Toy, build_toy
-
-# Raised when the same configuration would train (or score) to other numbers.
-TRAINING_VERSION = 1
-METRICS_VERSION = 1
-NOT_IN_IDENTITY = ("name", "accelerator", "progress", "threads")
 
 
 def run_experiment(config: ExperimentConfig, *, force: bool = False, wait: bool = True) -> Record | None:
@@ -92,27 +87,6 @@ def load_plugins(config: ExperimentConfig) -> None:
     """Import the plugin files of a run, in whatever process it runs."""
     for file in config.plugins:
         registry.load_plugin_file(file)
-
-
-def identify(config: ExperimentConfig) -> tuple[str, str]:
-    """``(fit_id, run_id)`` of a configuration; raises `InputError` for wrong names, options or input files."""
-    toy = build_toy(config.toy.name, **config.toy.params)
-    estimator_class: Any = registry.estimators.load(config.estimator.name)
-    options = registry.build_options(estimator_class.Config, config.estimator.params, f"estimator {config.estimator.name}")
-    toy_class: Any = type(toy)
-    training = {
-        "version": TRAINING_VERSION,
-        "toy": [config.toy.name, toy.spec.version, _toy_options(toy_class, config)],
-        "estimator": [config.estimator.name, estimator_class.version, _origin(config), asdict(options)],
-        "budget": config.budget.n_train,
-        "design": config.design,
-        "trainer": _identity(asdict(config.trainer)),
-        "optimizer": asdict(config.optimizer),
-        "ensemble": config.ensemble.members,
-        "seed": config.seed,
-    }
-    fit_id = hash_identity(training)
-    return fit_id, hash_identity({"fit": fit_id, "evaluation": _identity(asdict(config.evaluation)), "metrics": METRICS_VERSION})
 
 
 def evaluate_fits(results: str | Path, evaluation: EvaluationConfig) -> list[Record]:
@@ -226,7 +200,7 @@ def _empty_record(config: ExperimentConfig, fit_id: str, run_id: str) -> Record:
         design=config.design,
         seed=config.seed,
         seeds=seeds,
-        environment=_environment(config),
+        environment=describe_environment(config),
         config=config_to_dict(config),
     )
 
@@ -237,21 +211,6 @@ def _estimator_origin(config: ExperimentConfig) -> dict[str, str]:
     except InputError:
         return {}
     return {"version": chosen.version, "distribution": registry.estimators.entry(config.estimator.name).distribution}
-
-
-def _origin(config: ExperimentConfig) -> list[str]:
-    """Distributions of the toy and the estimator: a new plugin version is a new fit."""
-    return [registry.toys.entry(config.toy.name).distribution, registry.estimators.entry(config.estimator.name).distribution]
-
-
-def _toy_options(toy_class: Any, config: ExperimentConfig) -> dict[str, Any]:
-    options = asdict(registry.build_options(toy_class.Config, config.toy.params, f"toy {config.toy.name}"))
-    # Where a file lies does not matter: its content hash is in the toy's version.
-    return {name: value for name, value in options.items() if name != "path"}
-
-
-def _identity(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name not in NOT_IN_IDENTITY}
 
 
 def _cost(evaluation: Evaluation, log: TrainingLog, estimator: Estimator) -> dict[str, float | int | str | None]:
@@ -270,26 +229,6 @@ def _cost(evaluation: Evaluation, log: TrainingLog, estimator: Estimator) -> dic
 def _loss_rows(log: TrainingLog) -> list[Row]:
     series = {"train": log.train_loss, "validation": log.validation_loss}
     return [curve_row("loss", name, epoch, value) for name, values in series.items() for epoch, value in enumerate(values, start=1)]
-
-
-def _environment(config: ExperimentConfig) -> dict[str, Any]:
-    packages = ("touchneedle", "torch", "numpy", "scipy", "lightning", "zuko", "iminuit")
-    return {
-        "python": sys.version.split()[0],
-        "platform": platform.platform(),
-        "machine": platform.machine(),
-        "cpus": os.cpu_count(),
-        "threads": config.trainer.threads or torch.get_num_threads(),
-        "cuda": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
-        "packages": {name: _version(name) for name in packages},
-    }
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return ""
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
 from touchneedle.benchmark.records import write_atomically
-from touchneedle.benchmark.train import TrainingLog
+from touchneedle.benchmark.training_log import TrainingLog
 from touchneedle.conf.errors import InputError
 from touchneedle.estimators.base import Estimator
 

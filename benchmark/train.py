@@ -14,7 +14,6 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from typing import Any
 
 import lightning.pytorch as pl
@@ -24,6 +23,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from touchneedle.benchmark.config import OptimizerConfig, TrainerConfig
+from touchneedle.benchmark.training_log import TrainingLog
 from touchneedle.conf.errors import InputError
 from touchneedle.estimators.base import Estimator, Stage
 from touchneedle.toys.base import Events, EventSource, collect
@@ -34,17 +34,6 @@ OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "nadam": tor
 
 class NonFiniteLoss(InputError):
     """Training stopped because the loss became infinite or not a number."""
-
-
-@dataclass
-class TrainingLog:
-    """What training did: loss per epoch (name of the stage, training and validation loss), time, reason to stop."""
-
-    stages: list[str] = field(default_factory=list)
-    train_loss: list[float] = field(default_factory=list)
-    validation_loss: list[float] = field(default_factory=list)
-    seconds: float = 0.0
-    stopped: str = "closed form"
 
 
 def train(estimator: Estimator, source: EventSource, trainer: TrainerConfig, optimizer: OptimizerConfig, seed: int) -> TrainingLog:

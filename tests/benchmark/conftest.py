@@ -11,9 +11,10 @@ HERE = Path(__file__).parent
 
 @pytest.fixture
 def stand_in(monkeypatch):
-    """`touchneedle.benchmark.run` replaced by ``stand_in.py`` in this process."""
+    """`touchneedle.benchmark.run` and `identity` replaced by ``stand_in.py`` in this process."""
     spec = importlib.util.spec_from_file_location("stand_in", HERE / "stand_in.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setitem(sys.modules, "touchneedle.benchmark.run", module)
+    for name in ("run", "identity"):
+        monkeypatch.setitem(sys.modules, f"touchneedle.benchmark.{name}", module)
     return module

@@ -9,8 +9,9 @@ import pytest
 import torch
 
 from touchneedle.benchmark.config import BudgetConfig, ComponentConfig, EvaluationConfig, ExperimentConfig, TrainerConfig
+from touchneedle.benchmark.identity import identify
 from touchneedle.benchmark.records import Record, read_records
-from touchneedle.benchmark.run import check_config, evaluate_fits, identify, run_experiment
+from touchneedle.benchmark.run import check_config, evaluate_fits, run_experiment
 from touchneedle.conf.errors import InputError
 
 ROOT = Path(__file__).parents[2]

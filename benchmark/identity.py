@@ -1,0 +1,52 @@
+"""Identities of runs: hashes of everything that affects training (fit_id) and scoring (run_id)."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Any
+
+from touchneedle.benchmark.config import ExperimentConfig
+from touchneedle.benchmark.store import hash_identity
+from touchneedle.conf import registry
+from touchneedle.toys.base import build_toy
+
+# Raised when the same configuration would train (or score) to other numbers.
+TRAINING_VERSION = 1
+METRICS_VERSION = 1
+NOT_IN_IDENTITY = ("name", "accelerator", "progress", "threads")
+
+
+def identify(config: ExperimentConfig) -> tuple[str, str]:
+    """``(fit_id, run_id)`` of a configuration; raises `InputError` for wrong names, options or input files."""
+    toy = build_toy(config.toy.name, **config.toy.params)
+    estimator_class: Any = registry.estimators.load(config.estimator.name)
+    options = registry.build_options(estimator_class.Config, config.estimator.params, f"estimator {config.estimator.name}")
+    toy_class: Any = type(toy)
+    training = {
+        "version": TRAINING_VERSION,
+        "toy": [config.toy.name, toy.spec.version, _toy_options(toy_class, config)],
+        "estimator": [config.estimator.name, estimator_class.version, _origin(config), asdict(options)],
+        "budget": config.budget.n_train,
+        "design": config.design,
+        "trainer": _identity(asdict(config.trainer)),
+        "optimizer": asdict(config.optimizer),
+        "ensemble": config.ensemble.members,
+        "seed": config.seed,
+    }
+    fit_id = hash_identity(training)
+    return fit_id, hash_identity({"fit": fit_id, "evaluation": _identity(asdict(config.evaluation)), "metrics": METRICS_VERSION})
+
+
+def _origin(config: ExperimentConfig) -> list[str]:
+    """Distributions of the toy and the estimator: a new plugin version is a new fit."""
+    return [registry.toys.entry(config.toy.name).distribution, registry.estimators.entry(config.estimator.name).distribution]
+
+
+def _toy_options(toy_class: Any, config: ExperimentConfig) -> dict[str, Any]:
+    options = asdict(registry.build_options(toy_class.Config, config.toy.params, f"toy {config.toy.name}"))
+    # Where a file lies does not matter: its content hash is in the toy's version.
+    return {name: value for name, value in options.items() if name != "path"}
+
+
+def _identity(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if name not in NOT_IN_IDENTITY}
