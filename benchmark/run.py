@@ -38,7 +38,6 @@ from touchneedle.benchmark.records import (
 )
 from touchneedle.benchmark.seeding import derive_seed
 from touchneedle.benchmark.store import CURVE_COLUMNS, clear_leftovers, hash_identity, hold_cell, load_fit, save_fit, write_table
-from touchneedle.benchmark.train import train
 from touchneedle.benchmark.training_log import TrainingLog
 from touchneedle.conf import registry
 from touchneedle.conf.errors import InputError, SkipCell
@@ -146,6 +145,9 @@ def _build_one(config: ExperimentConfig, toy: Toy, seed: int) -> Estimator:
 
 
 def _train_members(estimator: Estimator, events: Any, config: ExperimentConfig, seed: int) -> TrainingLog:
+    # Lightning takes seconds to import: only where something trains.
+    from touchneedle.benchmark.train import train
+
     if not isinstance(estimator, Ensemble):
         return train(estimator, events, config.trainer, config.optimizer, seed)
     logs = [
