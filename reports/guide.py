@@ -14,7 +14,7 @@ GUIDE: tuple[tuple[str, str], ...] = (
     ),
     ("pull width", "standard deviation of (fit - truth) / (its stated sigma). 1 is right; above 1 the intervals are too narrow."),
     ("width / oracle", "interval width divided by that of the exact fit. 1 is right; below 1 is overconfident, above 1 loses information."),
-    ("cover 68 %, cover 95 %", "share of the stated intervals that hold the true value. The aim is 68.3 % and 95 %."),
+    ("cover 68 %, cover 95 %", "share of the stated intervals that hold the true value. The aim is 68.3 % and 95.4 %."),
     (
         "KL / nats",
         "Kullback-Leibler divergence from the exact density to the learned one, in nats (natural logarithm) per event. 0 is right.",

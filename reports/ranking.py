@@ -23,7 +23,7 @@ _TARGETS = {
     "bias": 0.0,
     "bias_vs_oracle": 0.0,
     "coverage_68": math.erf(1 / math.sqrt(2)),
-    "coverage_95": 0.95,
+    "coverage_95": math.erf(2 / math.sqrt(2)),
     "kl": 0.0,
     "kl_positive": 0.0,
     "log_ratio_rmse": 0.0,

@@ -111,7 +111,7 @@ def headline_columns(rows: Sequence[Row], parameter: str) -> tuple[Column, ...]:
         Column("pull_width", "pull width", "fit/pull_width", "1 is right; below 1 the intervals are too wide", largest),
         Column("width", "width / oracle", "fit/width_vs_oracle", "interval width over the oracle's; 1 is right", largest),
         Column("coverage_68", "cover 68 %", "fit/coverage_68", "share of 68.3 % intervals that hold the true value", largest),
-        Column("coverage_95", "cover 95 %", "fit/coverage_95", "share of 95 % intervals that hold the true value", largest),
+        Column("coverage_95", "cover 95 %", "fit/coverage_95", "share of 95.4 % intervals that hold the true value", largest),
         Column("kl", "KL / nats", "density/kl", "KL(truth, learned); lower is better"),
         Column("rmse", "log r RMSE", "density/log_ratio_rmse", "root mean square error of the log-ratio; tails dominate", select="worst"),
         Column("median", "log r median", "density/log_ratio_median", "median absolute error of the log-ratio", select="worst"),
