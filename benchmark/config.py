@@ -42,6 +42,7 @@ class EvaluationConfig:
         n_events: sizes of the pseudo-experiments.
         n_pool: events in the pool that the pseudo-experiments of a point share.
         n_exact: pseudo-experiments at most, where the fast surface fails and each has to be fitted exactly.
+        families: metric families to score, in this order.
     """
 
     name: str = "quick"
@@ -51,6 +52,7 @@ class EvaluationConfig:
     n_events: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (100, 1_000)
     n_pool: Several = 50_000
     n_exact: PositiveInt = 20
+    families: tuple[Literal["density", "closure", "fit"], ...] = ("density", "closure", "fit")
 
 
 @dataclass

@@ -22,9 +22,10 @@ import torch
 from touchneedle.benchmark.config import EvaluationConfig, ExperimentConfig, config_to_dict, parse_config
 from touchneedle.benchmark.data import make_events
 from touchneedle.benchmark.environment import describe_environment
-from touchneedle.benchmark.evaluate import Evaluation, evaluate
+from touchneedle.benchmark.evaluate import evaluate
 from touchneedle.benchmark.identity import identify
-from touchneedle.benchmark.metrics.curves import Row, curve_row
+from touchneedle.benchmark.metrics.curves import curve_row
+from touchneedle.benchmark.metrics.scores import Row, Scores
 from touchneedle.benchmark.records import (
     Budget,
     EstimatorInfo,
@@ -106,19 +107,19 @@ def _run(config: ExperimentConfig, fit_id: str, run_id: str) -> Record:
     clear_leftovers(results, fit_id, run_id)
     try:
         with _threads(config.trainer.threads):
-            evaluation, log, estimator = _train_and_score(config, fit_id, record)
-        record.metrics = evaluation.metrics
-        record.cost = _cost(evaluation, log, estimator)
-        write_table(results / run_id / "curves.parquet", _loss_rows(log) + evaluation.curves, CURVE_COLUMNS)
-        if evaluation.fits:
-            write_table(results / run_id / "fits.parquet", evaluation.fits)
+            scores, log, estimator = _train_and_score(config, fit_id, record)
+        record.metrics = scores.metrics
+        record.cost = _cost(scores, log, estimator)
+        write_table(results / run_id / "curves.parquet", _loss_rows(log) + scores.curves, CURVE_COLUMNS)
+        for name, table in scores.tables.items():
+            write_table(results / run_id / f"{name}.parquet", table)
     except Exception as error:
         _describe_failure(record, error)
     write_record(results, record)
     return record
 
 
-def _train_and_score(config: ExperimentConfig, fit_id: str, record: Record) -> tuple[Evaluation, TrainingLog, Estimator]:
+def _train_and_score(config: ExperimentConfig, fit_id: str, record: Record) -> tuple[Scores, TrainingLog, Estimator]:
     toy = build_toy(config.toy.name, **config.toy.params)
     record.toy.version = toy.spec.version
     estimator = _build(config, toy, record.seeds["fit"])
@@ -215,7 +216,7 @@ def _estimator_origin(config: ExperimentConfig) -> dict[str, str]:
     return {"version": chosen.version, "distribution": registry.estimators.entry(config.estimator.name).distribution}
 
 
-def _cost(evaluation: Evaluation, log: TrainingLog, estimator: Estimator) -> dict[str, float | int | str | None]:
+def _cost(scores: Scores, log: TrainingLog, estimator: Estimator) -> dict[str, float | int | str | None]:
     return {
         "train_seconds": log.seconds,
         "epochs": len(log.train_loss),
@@ -224,7 +225,7 @@ def _cost(evaluation: Evaluation, log: TrainingLog, estimator: Estimator) -> dic
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "threads": torch.get_num_threads(),
         "load_average": os.getloadavg()[0],
-        **evaluation.cost,
+        **scores.cost,
     }
 
 

@@ -25,6 +25,7 @@ from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 
+from touchneedle.benchmark.metrics.scores import Table
 from touchneedle.benchmark.records import write_atomically
 from touchneedle.benchmark.training_log import TrainingLog
 from touchneedle.conf.errors import InputError
@@ -109,9 +110,10 @@ def load_fit(results: Path, fit_id: str, estimator: Estimator) -> TrainingLog | 
     return TypeAdapter(TrainingLog).validate_json((folder / "training.json").read_bytes())
 
 
-def write_table(path: Path, rows: list[dict[str, Any]], schema: dict[str, pa.DataType] | None = None) -> None:
-    """Write rows as parquet, atomically."""
-    table = pa.Table.from_pylist(rows, schema=pa.schema(list(schema.items())) if schema else None)
+def write_table(path: Path, content: Table, schema: dict[str, pa.DataType] | None = None) -> None:
+    """Write rows or columns as parquet, atomically."""
+    wanted = pa.schema(list(schema.items())) if schema else None
+    table = pa.Table.from_pylist(content, schema=wanted) if isinstance(content, list) else pa.table(dict(content), schema=wanted)
     sink = pa.BufferOutputStream()
     pq.write_table(table, sink, compression="zstd")
     write_atomically(path, sink.getvalue().to_pybytes())

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from touchneedle.benchmark.metrics.context import EvaluationContext, theta_points
+from touchneedle.benchmark.metrics.scores import REGULAR, MetricInfo, Scores
 from touchneedle.benchmark.metrics.statistics import mean_row, missing_row
 from touchneedle.benchmark.records import Metric
 from touchneedle.estimators.base import Estimator
@@ -20,13 +21,19 @@ from touchneedle.estimators.base import Estimator
 N_POINTS = 3
 
 
-def closure_metrics(context: EvaluationContext) -> list[Metric]:
+METRICS = (
+    MetricInfo("closure", "mean_ratio", "E_pa[r_b/r_a] between two points: 1 for a true ratio", "target", REGULAR),
+    MetricInfo("closure", "effective_share", "effective share of the events behind mean_ratio", "higher", REGULAR),
+)
+
+
+def closure_scores(context: EvaluationContext) -> Scores:
     """``mean_ratio`` from nominal to each point and between the first two other points."""
     if not context.toy.regular:
-        return [missing_row("closure", "mean_ratio", "the toy is not regular: supports differ between points")]
+        return Scores([missing_row("closure", "mean_ratio", "the toy is not regular: supports differ between points")])
     points = theta_points(context.toy, max(N_POINTS, context.config.n_points))
     pairs = [(0, b) for b in range(1, len(points))] + [(1, 2)]
-    return [row for a, b in pairs for row in _mean_ratio(context, points, a, b)]
+    return Scores([row for a, b in pairs for row in _mean_ratio(context, points, a, b)])
 
 
 def normalised_log_ratio(estimator: Estimator, x: Tensor, theta: Tensor) -> Tensor:

@@ -5,21 +5,19 @@ Long form: curve, series, x, y, low, high.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from touchneedle.benchmark.metrics.closure import normalised_log_ratio
 from touchneedle.benchmark.metrics.context import EvaluationContext
 from touchneedle.benchmark.metrics.density import log_ratio_pairs
+from touchneedle.benchmark.metrics.scores import Row
 from touchneedle.estimators.base import Estimator
 from touchneedle.toys.base import Events, ExactToy, FiniteToy
 
 SCAN_POINTS = 41
 SCAN_CEILING = 12.0
 RATIO_BINS = 20
-Row = dict[str, Any]
 
 
 def curve_rows(context: EvaluationContext) -> list[Row]:

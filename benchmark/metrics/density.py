@@ -15,14 +15,22 @@ import torch
 from torch import Tensor
 
 from touchneedle.benchmark.metrics.context import EvaluationContext
+from touchneedle.benchmark.metrics.scores import EXACT, MetricInfo, Scores
 from touchneedle.benchmark.metrics.statistics import mean_row, missing_row
 from touchneedle.benchmark.records import Metric
 from touchneedle.toys.base import ExactToy
 
+METRICS = (
+    MetricInfo("density", "kl", "KL(p||q) in nats: mean of log p - log q", "lower", "log_prob, exact density"),
+    MetricInfo("density", "kl_positive", "KL(p||q) in nats, low variance, blind to leaks", "lower", "log_prob, exact density"),
+    MetricInfo("density", "log_ratio_rmse", "root mean square error of log_ratio", "lower", EXACT),
+    MetricInfo("density", "log_ratio_median", "median absolute error of log_ratio", "lower", EXACT),
+)
 
-def density_metrics(context: EvaluationContext) -> list[Metric]:
+
+def density_scores(context: EvaluationContext) -> Scores:
     """All density rows of one evaluation."""
-    return [*_divergences(context), *_log_ratio_errors(context)]
+    return Scores([*_divergences(context), *_log_ratio_errors(context)])
 
 
 def log_ratio_pairs(context: EvaluationContext) -> tuple[Tensor, Tensor]:

@@ -19,13 +19,14 @@ Rows, per parameter unless said:
 * ``mean_score``: first-order bias at ``toy.fit_events``, n I^-1 E_p[grad log_ratio at theta_true] in oracle sigma,
   I = total information of the oracle, constraints included; the oracle's score (mean zero) is subtracted event by
   event, which leaves the expectation and removes most of the noise.
-* ``surface_error`` (rms of 20 surface fits against exact ones, in sigma), ``outside_share``, ``failed_fits`` and
-  cost ``fit_seconds``: per point and number of events.
+* ``surface_error`` (rms of 20 surface fits against exact ones, in sigma), ``outside_share`` and ``failed_fits``:
+  per point and number of events.
 """
 
 from __future__ import annotations
 
 import math
+import statistics
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -34,6 +35,7 @@ from torch import Tensor
 
 from touchneedle.benchmark.metrics.averages import Average, mean_and_error, median_and_error, share_and_error, share_error, width_and_error
 from touchneedle.benchmark.metrics.context import EvaluationContext
+from touchneedle.benchmark.metrics.scores import BOTH, REGULAR, MetricInfo, Row, Scores
 from touchneedle.benchmark.records import Direction, Metric
 from touchneedle.conf.errors import InputError
 from touchneedle.inference.mean_score import covariance_at, first_order_bias
@@ -41,35 +43,50 @@ from touchneedle.inference.n_star import MAX_EVENTS, BiasCurve, NStar, bias_curv
 from touchneedle.inference.pseudo_experiments import PseudoExperiments, draw_pseudo_experiments
 from touchneedle.inference.pseudo_fits import FitOptions, PseudoFits, fit_pseudo_experiments
 
-NAMES = (
-    "bias_vs_oracle", "bias", "pull_mean", "pull_width", "width_vs_oracle", "coverage_68", "coverage_95", "n_star",
-    "mean_score", "surface_error", "outside_share", "failed_fits",
-)  # fmt: skip
+METRICS = (
+    MetricInfo("fit", "n_star", "events at which the bias reaches 0.2 oracle sigma (primary)", "higher", BOTH),
+    MetricInfo("fit", "bias_vs_oracle", "mean difference to the oracle's fit of the same data, in oracle sigma", "target", BOTH),
+    MetricInfo("fit", "bias", "mean of best fit - truth, in oracle sigma", "target", REGULAR),
+    MetricInfo("fit", "pull_mean", "mean of (best fit - truth) / own sigma", "target", REGULAR),
+    MetricInfo("fit", "pull_width", "standard deviation of the pull", "target", REGULAR),
+    MetricInfo("fit", "width_vs_oracle", "own interval width over the oracle's", "target", BOTH),
+    MetricInfo("fit", "coverage_68", "coverage of the 68.27 % profile-likelihood interval", "target", REGULAR),
+    MetricInfo("fit", "coverage_95", "coverage of the 95.45 % profile-likelihood interval", "target", REGULAR),
+    MetricInfo("fit", "mean_score", "first-order bias I^-1 E[grad log_ratio], in oracle sigma", "target", BOTH),
+    MetricInfo("fit", "surface_error", "rms of the fast fits against exact ones, in sigma", "lower", REGULAR),
+    MetricInfo("fit", "outside_share", "share of fits outside the fast surface, refitted exactly", "lower", REGULAR),
+    MetricInfo("fit", "failed_fits", "share of fits that did not converge", "lower", REGULAR),
+)
+NAMES = tuple(info.name for info in METRICS)
 LEVELS = {"coverage_68": (math.erf(1 / math.sqrt(2)), 1.0), "coverage_95": (math.erf(2 / math.sqrt(2)), 4.0)}
 SCORE_EVENTS = 20_000
 REPLICAS = 50
 N_CHECK = 20
 NO_ORACLE = "the toy has no exact density to compare with"
-Row = dict[str, Any]
 
 
-def fit_metrics(context: EvaluationContext) -> tuple[list[Metric], list[Row]]:
+def fit_scores(context: EvaluationContext) -> Scores:
     """Metric rows of the fit family, and one row per pseudo-experiment and parameter for ``fits.parquet``."""
     reason = _unfit(context)
     if reason:
-        return [_missing(name, reason) for name in NAMES], []
-    metrics, table = list[Metric](), list[Row]()
+        return Scores([_missing(name, reason) for name in NAMES])
+    scores, table, seconds = Scores(), list[Row](), list[float]()
     for index, theta in enumerate(context.points):
         try:
             cells = _fit_point(context, index, theta)
         except InputError as error:
-            metrics += [_missing(name, str(error), point=index) for name in NAMES]
+            scores.metrics += [_missing(name, str(error), point=index) for name in NAMES]
             continue
         for cell in cells:
-            metrics += cell.rows()
+            scores.metrics += cell.rows()
             table += cell.table()
-        metrics += _n_star_rows(context, cells) + _score_rows(context, cells[-1])
-    return metrics, table
+            seconds.append(cell.fits.seconds_per_fit)
+        scores.metrics += _n_star_rows(context, cells) + _score_rows(context, cells[-1])
+    if seconds:
+        scores.cost["fit_seconds"] = statistics.mean(seconds)
+    if table:
+        scores.tables["fits"] = table
+    return scores
 
 
 def _unfit(context: EvaluationContext) -> str:
@@ -205,12 +222,10 @@ class Cell:
         failed = share_and_error(~self.valid)
         outside = (fits.share_outside, share_error(fits.share_outside, len(self.experiments)))
         error = (fits.check_rms, fits.check_rms / math.sqrt(2 * max(1, fits.check_count * len(self.reference_sigma))))
-        cost = Metric(family="cost", name="fit_seconds", at=at, value=fits.seconds_per_fit, n=len(fits))
         return [
             _row("surface_error", error, fits.check_count, "lower", at, "no surface was checked: exact fits"),
             _row("outside_share", outside, len(self.experiments), "lower", at),
             _row("failed_fits", failed, self.count, "lower", at),
-            cost,
         ]
 
     def table(self) -> list[Row]:

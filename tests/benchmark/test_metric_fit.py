@@ -8,7 +8,7 @@ import torch
 from touchneedle.benchmark.config import EvaluationConfig
 from touchneedle.benchmark.metrics.averages import mean_and_error, median_and_error, share_and_error, width_and_error
 from touchneedle.benchmark.metrics.context import EvaluationContext
-from touchneedle.benchmark.metrics.fit import NAMES, fit_metrics
+from touchneedle.benchmark.metrics.fit import NAMES, fit_scores
 from touchneedle.estimators.base import build_estimator
 from touchneedle.inference.fit import step_sizes
 from touchneedle.toys.base import Events, Feature, FiniteToy, Parameter, ParameterSpace, ToySpec, Uniform, build_toy
@@ -27,6 +27,11 @@ def context(name, toy=None, config=CONFIG, seed=0):
     return EvaluationContext(toy, build_estimator(name, toy.spec, truth=toy).double(), config, seed)
 
 
+def fit_metrics(chosen):
+    scores = fit_scores(chosen)
+    return scores.metrics, scores.tables.get("fits", [])
+
+
 @pytest.fixture(scope="module")
 def results():
     return {name: fit_metrics(context(name)) for name in ("oracle", "oracle_shifted", "oracle_narrow")}
@@ -40,13 +45,11 @@ def find(rows, name, **at):
 
 def test_every_row_has_an_error_or_a_reason(results):
     for rows, _ in results.values():
-        assert {row.name for row in rows} == {*NAMES, "fit_seconds"}
+        assert {row.name for row in rows} == set(NAMES)
         for row in rows:
             assert row.value is not None or row.at["reason"]
-            if row.family == "fit":
-                assert row.value is None or (row.stderr is not None and row.n)
-            else:
-                assert (row.family, row.name) == ("cost", "fit_seconds")
+            assert row.family == "fit"
+            assert row.value is None or (row.stderr is not None and row.n)
 
 
 def test_oracle_is_unbiased_has_unit_pulls_and_covers(results):
