@@ -10,9 +10,9 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import torch
+from numpy.typing import NDArray
 
 from touchneedle.benchmark.metrics.statistics import mean_row
 from touchneedle.conf.errors import InputError
@@ -42,12 +42,11 @@ def paired_kl_difference(first: str | Path, second: str | Path) -> list[PairedDi
     Raises:
         InputError: if a file cannot be read, holds no ``log_q`` (an estimator without log_prob), or the events differ.
     """
-    tables = [_read(Path(first)), _read(Path(second))]
+    a, b = _read(Path(first)), _read(Path(second))
     for name in SHARED:
-        a, b = ([] if name not in table.column_names else table[name].to_numpy() for table in tables)
-        if not np.array_equal(a, b):
+        if not np.array_equal(_column(a, name), _column(b, name)):
             raise InputError(f"{second}: expected the test events of {first}; {name} differs: compare runs of one toy, evaluation and seed")
-    return [_difference(*(table.filter(pc.field("point") == point) for table in tables), point) for point in _points(tables[0])]
+    return [_difference(a, b, point) for point in np.unique(_column(a, "point"))]
 
 
 def _read(path: Path) -> pa.Table:
@@ -60,12 +59,15 @@ def _read(path: Path) -> pa.Table:
     return table
 
 
-def _points(table: pa.Table) -> list[int]:
-    return sorted(table["point"].unique().to_pylist())
+def _column(table: pa.Table, name: str) -> NDArray[np.float64]:
+    """One column in float64; empty if there is none."""
+    return table[name].to_numpy().astype(np.float64) if name in table.column_names else np.empty(0)
 
 
-def _difference(first: pa.Table, second: pa.Table, point: int) -> PairedDifference:
-    log_q = [torch.tensor(table["log_q"].to_numpy(), dtype=torch.float64) for table in (first, second)]
-    weight = torch.tensor(first["weight"].to_numpy())
-    row = mean_row("density", "kl", log_q[1] - log_q[0], weight=weight)
-    return PairedDifference(point, float(row.value or 0.0), float(row.stderr or 0.0), len(weight))
+def _difference(first: pa.Table, second: pa.Table, point: float) -> PairedDifference:
+    chosen = _column(first, "point") == point
+    gain, weight = (
+        torch.from_numpy(values[chosen]) for values in (_column(second, "log_q") - _column(first, "log_q"), _column(first, "weight"))
+    )
+    row = mean_row("density", "kl", gain, weight=weight)
+    return PairedDifference(int(point), float(row.value or 0.0), float(row.stderr or 0.0), len(gain))

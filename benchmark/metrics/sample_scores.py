@@ -130,7 +130,7 @@ def _row(entry: _Entry, candidate: Sample, true: TrueSets, index: int) -> Metric
     found = entry.statistic(candidate, true.reference)
     null = [entry.statistic(other, true.reference).value for other in true.others]
     mean, spread = statistics.mean(null), statistics.stdev(null)
-    at |= {"null_repeats": len(null)} | found.at
+    at = {**at, **found.at, "null_repeats": len(null)}
     if spread > 0:
         at["z"] = (found.value - mean) / spread
     if entry.target is not None:

@@ -27,7 +27,7 @@ GENERATOR = np.random.default_rng(0)
 def draw(n, shift=0.0, correlation=0.0, weighted=False, digits=None):
     x = GENERATOR.normal(size=(n, 3))
     x[:, 1] = correlation * x[:, 0] + math.sqrt(1 - correlation**2) * x[:, 1]
-    x += shift
+    x += shift * np.array([0.4, 0.7, 1.0])
     weight = GENERATOR.uniform(0, 2, n) if weighted else np.ones(n)
     return Sample(torch.tensor(x if digits is None else np.round(x, digits)), torch.tensor(weight))
 
@@ -99,7 +99,8 @@ def test_coordinates_do_not_depend_on_units_and_set_missing_entries_apart():
     absent = torch.rand(1_000, generator=generator) < 0.3
     results = []
     for unit, marker in ((1.0, -999.0), (1000.0, -25.0), (1.0, math.nan)):
-        features = (Feature("energy", missing=marker), Feature("angle", kind="periodic", support=(-3.0, 3.0)), Feature("one", kind="discrete"))
+        angles = Feature("angle", kind="periodic", support=(-3.0, 3.0))
+        features = (Feature("energy", missing=marker), angles, Feature("one", kind="discrete"))
         x = torch.stack([torch.where(absent, marker, unit * energy), angle, torch.ones(1_000)], -1)
         coordinates = fit_coordinates(x, features)
         assert coordinates.names == ("energy", "angle", "one", "missing energy")
