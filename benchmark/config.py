@@ -39,6 +39,7 @@ class EvaluationConfig:
         n_experiments: pseudo-experiments per theta point and number of events.
         n_points: theta points (the first is nominal).
         n_test: test events of the density and closure metrics.
+        n_sample: events per sample set of the two-sample metrics, whose null takes eleven sets per theta point.
         n_events: sizes of the pseudo-experiments.
         n_pool: events in the pool that the pseudo-experiments of a point share.
         n_exact: pseudo-experiments at most, where the fast surface fails and each has to be fitted exactly.
@@ -49,6 +50,7 @@ class EvaluationConfig:
     n_experiments: Several = 100
     n_points: PositiveInt = 1
     n_test: Several = 20_000
+    n_sample: Annotated[int, Field(ge=10)] = 2_000
     n_events: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (100, 1_000)
     n_pool: Several = 50_000
     n_exact: PositiveInt = 20

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -16,6 +17,8 @@ from touchneedle.toys.base import Events, ExactToy, FiniteToy, SimulatedToy, Toy
 # Prior quantiles of the parameters of interest at the theta points beyond nominal; nuisances sit at
 # plus or minus one constraint sigma there, with alternating signs.
 POINT_QUANTILES = (0.25, 0.75, 0.4, 0.6)
+# Numbers of x and theta in a batch of test events: networks make some hundred numbers of each.
+BATCH_NUMBERS = 2**18
 
 
 @dataclass(frozen=True)
@@ -56,6 +59,19 @@ class EvaluationContext:
         if not isinstance(toy, SimulatedToy):
             raise TypeError(f"{toy.spec.name} can neither be sampled nor reweighted")
         return toy.sample(theta.expand(n, -1), generator=self.generator(*labels))
+
+    @property
+    def batch_size(self) -> int:
+        """Events that fit into memory at once, whatever is computed of them."""
+        return BATCH_NUMBERS // max(4, self.toy.spec.x_dim + self.toy.spec.theta_dim) + 1
+
+    def batches_at(self, theta: Tensor, n: int, *labels: object) -> Iterator[Events]:
+        """The same as `events_at` in batches, so that any number of events can be looked at."""
+        if isinstance(self.toy, FiniteToy):
+            yield from self.events_at(theta, n, *labels).batches(self.batch_size)
+            return
+        for start in range(0, n, self.batch_size):
+            yield self.events_at(theta, min(self.batch_size, n - start), *labels, start)
 
 
 def theta_points(toy: Toy, n_points: int) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from touchneedle.benchmark.metrics.closure import normalised_log_ratio
 from touchneedle.benchmark.metrics.context import EvaluationContext
-from touchneedle.benchmark.metrics.density import log_ratio_pairs
+from touchneedle.benchmark.metrics.ratio_error import log_ratio_pairs
 from touchneedle.benchmark.metrics.scores import Row
 from touchneedle.estimators.base import Estimator
 from touchneedle.toys.base import Events, ExactToy, FiniteToy
@@ -18,6 +18,7 @@ from touchneedle.toys.base import Events, ExactToy, FiniteToy
 SCAN_POINTS = 41
 SCAN_CEILING = 12.0
 RATIO_BINS = 20
+RATIO_EVENTS = 20_000
 
 
 def curve_rows(context: EvaluationContext) -> list[Row]:
@@ -71,7 +72,7 @@ def _deviance(context: EvaluationContext, estimator: Estimator, events: Events, 
 
 def _ratio_rows(context: EvaluationContext) -> list[Row]:
     """Median and 68 % band of learned - exact log_ratio in equal-mass bins of the exact one."""
-    learned, exact = log_ratio_pairs(context)
+    learned, exact = log_ratio_pairs(context, min(RATIO_EVENTS, context.config.n_test))
     finite = torch.isfinite(exact)
     learned, exact = learned[finite], exact[finite]
     levels = torch.tensor([0.16, 0.5, 0.84], dtype=torch.float64)

@@ -11,10 +11,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from numpy.typing import NDArray
+
 from touchneedle.benchmark.records import Direction, Metric
 
 Row = dict[str, Any]
-Table = list[Row] | Mapping[str, Sequence[Any]]
+Table = list[Row] | Mapping[str, Sequence[Any] | NDArray[Any]]
 """Rows, or columns of equal length."""
 
 EXACT = "exact density"

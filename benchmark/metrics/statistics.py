@@ -10,6 +10,9 @@ from torch import Tensor
 
 from touchneedle.benchmark.records import Direction, Metric
 
+At = dict[str, str | float | int | bool | None]
+"""Where a row holds."""
+
 
 def mean_row(
     family: str,
@@ -32,6 +35,14 @@ def mean_row(
     n = len(values)
     stderr = math.sqrt(float(variance) * n / max(n - 1, 1))
     return Metric(family=family, name=name, at=dict(at or {}), value=float(mean), stderr=stderr, n=n, direction=direction)
+
+
+def finite_row(family: str, name: str, values: Tensor, at: At, *, weight: Tensor | None = None, what: str) -> Metric:
+    """`mean_row` of values that may be infinite (the mean is, too, and has no error) or NaN (n/a)."""
+    if bool(values.isnan().any()):
+        return missing_row(family, name, f"{what} is NaN for some events", at)
+    row = mean_row(family, name, values, at, weight=weight)
+    return row if bool(torch.isfinite(values).all()) else row.model_copy(update={"stderr": None})
 
 
 def missing_row(family: str, name: str, reason: str, at: dict[str, Any] | None = None) -> Metric:
