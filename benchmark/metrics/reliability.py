@@ -114,8 +114,9 @@ def _bin(sample: Labelled, index: Tensor) -> tuple[float, float, float, float, f
     log_ratio, weight = sample.log_ratio[index], sample.weight[index]
     probability, total = torch.sigmoid(log_ratio), weight.sum()
     error = ((weight**2 * probability * (1 - probability)).sum() / total**2).sqrt()
-    means = ((weight * value).sum() / total for value in (sample.label[index], probability))
-    return (float(total / sample.weight.sum()), *map(float, means), float(error), float(log_ratio.median()))
+    label = (weight * sample.label[index]).sum() / total
+    mean = (weight * probability).sum() / total
+    return float(total / sample.weight.sum()), float(label), float(mean), float(error), float(log_ratio.median())
 
 
 def _ece_row(bins: _Bins, n: int, at: dict[str, Any]) -> Metric:

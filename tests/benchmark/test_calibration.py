@@ -408,3 +408,39 @@ def test_finite_pools_are_drawn_from_by_weight():
     assert all(abs(row.at["z"]) < 4 for row in rows if row.name in ("ece", "calibration_slope", "calibration_intercept"))
     assert "no exact density" in find(rows, "information_loss", n_set=10).at["reason"]
     assert find(rows, "sbc", function="log_likelihood", n_set=10).at["density"] == "own"
+
+
+# Stated levels and power, over repeated seeds
+
+SEEDS = 150
+
+
+def alarms(name, toy_name, n_set, n_posterior, seeds=SEEDS):
+    """Share of seeds with p < 0.05 for every test of a control, by test."""
+    toy = build_toy(toy_name)
+    config = EvaluationConfig(n_posterior=n_posterior)
+    found = {}
+    for seed in range(seeds):
+        chosen = control(name, toy, config, seed)
+        rows = posterior_scores(chosen, n_set).metrics + (pit_scores(chosen).metrics if n_set == 1 else [])
+        for key, value in p_values(rows).items():
+            found.setdefault(key, []).append(value < 0.05)
+    return {key: float(np.mean(values)) for key, values in found.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("toy", "n_set"), [("gaussian_shift", 1), ("gaussian_shift", 10), ("mass_bump", 1), ("mass_bump", 10)])
+def test_false_alarms_of_the_oracle_come_at_the_stated_level(toy, n_set):
+    shares = alarms("oracle", toy, n_set, 200)
+    error = math.sqrt(0.05 * 0.95 / SEEDS)
+    # Coverage counts are discrete, and their exact test conservative.
+    assert all(share < 0.05 + 4 * error for share in shares.values()), shares
+    assert np.mean(list(shares.values())) > 0.05 - 3 * error, shares
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("toy", ["gaussian_shift", "mass_bump"])
+def test_a_narrow_posterior_is_seen_by_coverage_and_likelihood_ranks(toy):
+    shares = alarms("oracle_narrow", toy, 10, 1_000, seeds=20)
+    assert shares["expected_coverage", 0.6827] > 0.6, shares
+    assert shares["sbc", "log_likelihood"] > 0.6, shares
