@@ -43,6 +43,8 @@ class EvaluationConfig:
         n_events: sizes of the pseudo-experiments.
         n_pool: events in the pool that the pseudo-experiments of a point share.
         n_exact: pseudo-experiments at most, where the fast surface fails and each has to be fitted exactly.
+        n_posterior: pairs (theta, x) of the posterior tests and the PIT.
+        n_set: sizes of the event sets whose posteriors are tested.
         families: metric families to score, in this order.
     """
 
@@ -54,7 +56,9 @@ class EvaluationConfig:
     n_events: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (100, 1_000)
     n_pool: Several = 50_000
     n_exact: PositiveInt = 20
-    families: tuple[Literal["density", "closure", "fit"], ...] = ("density", "closure", "fit")
+    n_posterior: Several = 300
+    n_set: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 10)
+    families: tuple[Literal["density", "calibration", "closure", "fit"], ...] = ("density", "calibration", "closure", "fit")
 
 
 @dataclass

@@ -9,7 +9,7 @@ from collections.abc import Callable
 import torch
 
 from touchneedle.benchmark.config import EvaluationConfig
-from touchneedle.benchmark.metrics import closure, density, fit
+from touchneedle.benchmark.metrics import calibration, closure, density, fit
 from touchneedle.benchmark.metrics.context import EvaluationContext
 from touchneedle.benchmark.metrics.curves import curve_rows
 from touchneedle.benchmark.metrics.scores import MetricInfo, Scores
@@ -19,10 +19,11 @@ from touchneedle.toys.base import Toy
 TIMING_REPEATS = 5
 FAMILIES: dict[str, Callable[[EvaluationContext], Scores]] = {
     "density": density.density_scores,
+    "calibration": calibration.calibration_scores,
     "closure": closure.closure_scores,
     "fit": fit.fit_scores,
 }
-METRICS: tuple[MetricInfo, ...] = (*density.METRICS, *closure.METRICS, *fit.METRICS)
+METRICS: tuple[MetricInfo, ...] = (*density.METRICS, *calibration.METRICS, *closure.METRICS, *fit.METRICS)
 
 
 def evaluate(toy: Toy, estimator: Estimator, config: EvaluationConfig, seed: int) -> Scores:

@@ -34,3 +34,6 @@ class OracleNarrow(TruthControl):
 
     def _log_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
         return self.exact_log_ratio(x, theta, self.nominal) / self.config.shrink
+
+    def _relative_log_prob(self, x: Tensor, theta: Tensor) -> Tensor:
+        return self.toy.log_prob(x, theta) / self.config.shrink

@@ -15,7 +15,7 @@ from touchneedle.benchmark.run import check_config, evaluate_fits, run_experimen
 from touchneedle.conf.errors import InputError
 
 ROOT = Path(__file__).parents[2]
-TINY = EvaluationConfig(name="tiny", n_experiments=10, n_points=1, n_test=500, n_events=(50,), n_pool=1_000)
+TINY = EvaluationConfig(name="tiny", n_experiments=10, n_points=1, n_test=500, n_events=(50,), n_pool=1_000, n_posterior=50, n_set=(1,))
 
 
 def cell(results: Path, estimator: str = "best_gaussian", toy: str = "gaussian_shift", **changes: object) -> ExperimentConfig:
@@ -44,7 +44,7 @@ def test_a_run_leaves_one_record_and_is_not_repeated(tmp_path: Path) -> None:
     config = cell(tmp_path, "oracle")
     record = run(config)
     assert record.status == "ok", record.reason
-    assert {row.family for row in record.metrics} == {"density", "closure", "fit"}
+    assert {row.family for row in record.metrics} == {"density", "calibration", "closure", "fit"}
     assert all(row.stderr is not None or row.value is None for row in record.metrics), [row for row in record.metrics if row.stderr is None]
     file = tmp_path / f"{record.run_id}.json"
     written = file.stat().st_mtime_ns
