@@ -1,0 +1,103 @@
+"""The integral of a learned density at nominal: by quadrature, against truth, or against the estimator's own samples.
+
+* ``quadrature``: trapezoidal rule over the range of the events and as much again on either side, up to two
+  continuous features; the error is the change from half as many points.
+* ``truth``: E_p[q / p] over events of an exact toy. Blind to mass outside the support of p.
+* ``own samples``: E_q[g / q] = 1 / integral(q), with g the Gaussian of the samples, half as wide, so that g / q is
+  bounded wherever q is not empty (Gelfand, Dey 1994). Sees a density that its own sampler does not normalise.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from touchneedle.benchmark.metrics.context import EvaluationContext
+from touchneedle.benchmark.metrics.statistics import mean_row, missing_row
+from touchneedle.benchmark.records import Metric
+from touchneedle.toys.base import ExactToy, Feature
+
+GRID = {1: 20_001, 2: 801}
+INTEGRAL_EVENTS = 20_000
+_CHUNK = 2**16
+_NARROW = 0.5
+
+
+def integral_at_nominal(context: EvaluationContext) -> list[Metric]:
+    """The ``normalisation`` row at nominal."""
+    at = {"where": "nominal", "target": 1.0}
+    estimator, features = context.estimator, context.toy.spec.features
+    if "log_prob" not in estimator.capabilities:
+        at["method"] = "definition"
+        return [Metric(family="closure", name="normalisation", at=at, value=1.0, stderr=0.0, n=0, direction="target")]
+    with torch.no_grad():
+        if len(features) in GRID and all(feature.kind != "discrete" and feature.missing is None for feature in features):
+            row = _quadrature(context)
+        elif isinstance(context.toy, ExactToy):
+            row = _against_truth(context, context.toy)
+        elif "sample" in estimator.capabilities:
+            row = _against_own_samples(context)
+        else:
+            row = missing_row("closure", "normalisation", "more than two features, no exact density and no sampler")
+    row.at.update(at)
+    return [row]
+
+
+def _log_prob(context: EvaluationContext, x: Tensor) -> Tensor:
+    nominal = context.toy.spec.parameters.nominal
+    return torch.cat([context.estimator.log_prob(part, nominal) for part in x.split(_CHUNK)]).detach().cpu()
+
+
+def _quadrature(context: EvaluationContext) -> Metric:
+    x = context.events_at(context.toy.spec.parameters.nominal, INTEGRAL_EVENTS, "closure", "range").x.double()
+    features = context.toy.spec.features
+    axes = [_axis(feature, x[:, column], GRID[len(features)]) for column, feature in enumerate(features)]
+    grid = torch.cartesian_prod(*axes).reshape(-1, len(axes))
+    density = _log_prob(context, grid).exp().reshape([len(axis) for axis in axes])
+    fine, coarse = _trapezoid(density, axes), _trapezoid(density[tuple(slice(None, None, 2) for _ in axes)], [axis[::2] for axis in axes])
+    if not fine == fine:
+        return missing_row("closure", "normalisation", "the density is not finite somewhere", {"method": "quadrature"})
+    error = max(abs(fine - coarse), 1e-12)
+    at = {"method": "quadrature"}
+    return Metric(family="closure", name="normalisation", at=at, value=fine, stderr=error, n=density.numel(), direction="target")
+
+
+def _axis(feature: Feature, x: Tensor, count: int) -> Tensor:
+    low, high = float(x.min()), float(x.max())
+    low, high = 2 * low - high, 2 * high - low
+    if feature.support is not None:
+        low, high = max(low, feature.support[0]), min(high, feature.support[1])
+    return torch.linspace(low, high, count, dtype=torch.float64)
+
+
+def _trapezoid(density: Tensor, axes: list[Tensor]) -> float:
+    for axis in reversed(axes):
+        density = torch.trapezoid(density, axis, dim=-1)
+    return float(density)
+
+
+def _against_truth(context: EvaluationContext, toy: ExactToy) -> Metric:
+    events = context.events_at(toy.spec.parameters.nominal, min(INTEGRAL_EVENTS, context.config.n_test), "closure", "integral")
+    ratio = (_log_prob(context, events.x) - toy.log_prob(events.x, toy.spec.parameters.nominal)).exp()
+    if not bool(ratio.isfinite().all()):
+        return missing_row("closure", "normalisation", "the learned density is not finite at some events", {"method": "truth"})
+    return mean_row("closure", "normalisation", ratio, {"method": "truth"}, weight=events.weight, direction="target")
+
+
+def _against_own_samples(context: EvaluationContext) -> Metric:
+    at = {"method": "own samples"}
+    n = min(INTEGRAL_EVENTS, context.config.n_test)
+    nominal = context.toy.spec.parameters.nominal
+    x = context.estimator.sample(nominal.expand(n, -1), context.generator("closure", "own samples")).detach().double().cpu()
+    first, second = x[: n // 2], x[n // 2 :]
+    covariance = _NARROW**2 * torch.cov(first.T).reshape(x.shape[1], x.shape[1])
+    ridge = 1e-9 * covariance.diagonal().mean() * torch.eye(x.shape[1], dtype=x.dtype)
+    if not bool(covariance.isfinite().all()):
+        return missing_row("closure", "normalisation", "the estimator's samples are not finite", at)
+    gaussian = torch.distributions.MultivariateNormal(first.mean(0), covariance + ridge)
+    inverse = mean_row("closure", "normalisation", (gaussian.log_prob(second) - _log_prob(context, second)).exp(), at, direction="target")
+    value = inverse.value or torch.nan
+    if not 0 < value < torch.inf:
+        return missing_row("closure", "normalisation", "the learned density is not finite at its own samples", at)
+    # 1 / m has the relative error of m.
+    return inverse.model_copy(update={"value": 1 / value, "stderr": (inverse.stderr or 0.0) / value**2})
