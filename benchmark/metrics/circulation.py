@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from touchneedle.benchmark.metrics.closure_points import ClosurePoint
 from touchneedle.benchmark.metrics.context import EvaluationContext
 from touchneedle.benchmark.metrics.normalisation_rows import covariance_at_nominal, slope_row, zero_mean_score
 from touchneedle.benchmark.metrics.scores import MetricInfo
@@ -42,7 +41,7 @@ NODES = 4
 _CHUNK = 8_192
 
 
-def rows(context: EvaluationContext, points: list[ClosurePoint]) -> list[Metric]:
+def rows(context: EvaluationContext) -> list[Metric]:
     """Both metrics, or why they do not apply."""
     reason = _needless(context.estimator)
     if reason:

@@ -6,9 +6,9 @@ The ratio is the one that fits use: local normalisation, where the estimator ask
 points are pulled towards nominal until they overlap (`closure_points`; ``at["pulled"]`` says how far); each row
 says how well its sample carries it (`transport`), and is not ``conclusive`` on few events or heavy tails.
 
-Beside them: reweighting closure per feature, normalisation at anchors and between them, response to nuisances,
-interaction, circulation; each is described in its own file. Toys that are not regular are judged where their
-supports provably agree.
+Each pair takes half of ``n_test`` events. Beside the two: reweighting closure per feature, normalisation at
+anchors and between them, response to nuisances, interaction, circulation; each is described in its own file.
+Toys that are not regular are judged where their supports provably agree.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import torch
 from touchneedle.benchmark.metrics import circulation, interaction, normalisation_rows, nuisance_response
 from touchneedle.benchmark.metrics.closure_points import ClosurePoint, closure_points, no_closure
 from touchneedle.benchmark.metrics.context import EvaluationContext
-from touchneedle.benchmark.metrics.learned_ratio import ratio_between
+from touchneedle.benchmark.metrics.learned_ratio import LearnedRatio
 from touchneedle.benchmark.metrics.reweighting import reweighting_rows
 from touchneedle.benchmark.metrics.scores import SHARED_SUPPORT, MetricInfo, Scores
 from touchneedle.benchmark.metrics.statistics import missing_row
@@ -47,9 +47,12 @@ def closure_scores(context: EvaluationContext) -> Scores:
     reason = no_closure(context, points)
     if reason:
         return Scores([missing_row("closure", info.name, reason) for info in METRICS])
-    rows = [row for a in points for row in _rows_from(context, points, a)]
-    for family in (normalisation_rows, nuisance_response, interaction, circulation):
-        rows += family.rows(context, points)
+    learned = LearnedRatio(context.estimator)
+    rows = [row for a in points for row in _rows_from(context, learned, points, a)]
+    rows += normalisation_rows.rows(context, learned)
+    rows += nuisance_response.rows(context, learned)
+    rows += interaction.rows(context, learned, points)
+    rows += circulation.rows(context)
     return Scores(rows)
 
 
@@ -60,10 +63,10 @@ def _targets(points: list[ClosurePoint], a: int) -> list[ClosurePoint]:
     return [points[0], *(points[3 - a : 4 - a] if a in (1, 2) else [])]
 
 
-def _rows_from(context: EvaluationContext, points: list[ClosurePoint], a: ClosurePoint) -> list[Metric]:
-    events = context.events_at(a.theta, context.config.n_test, "closure", a.index)
+def _rows_from(context: EvaluationContext, learned: LearnedRatio, points: list[ClosurePoint], a: ClosurePoint) -> list[Metric]:
+    events = context.events_at(a.theta, max(2, context.config.n_test // 2), "closure", a.index)
     targets = _targets(points, a.index)
-    ratios = ratio_between(context.estimator, events.x, a.theta, torch.stack([b.theta for b in targets]))
+    ratios = learned.between(events.x, a.theta, torch.stack([b.theta for b in targets]))
     rows = []
     for b, ratio in zip(targets, ratios.unbind(-1), strict=True):
         carried = Transport(events.x, events.weight.double(), ratio)
@@ -75,7 +78,7 @@ def _rows_from(context: EvaluationContext, points: list[ClosurePoint], a: Closur
 
 
 def _reweighting(context: EvaluationContext, carried: Transport, b: ClosurePoint, at: dict[str, int | float]) -> list[Metric]:
-    target = context.events_at(b.theta, min(REWEIGHTING_EVENTS, context.config.n_test), "closure", "target", b.index)
+    target = context.events_at(b.theta, min(REWEIGHTING_EVENTS, max(2, context.config.n_test // 2)), "closure", "target", b.index)
     carried, target = _apart(context, carried, target)
     generator = context.generator("closure", "bootstrap", at["point"], b.index)
     return reweighting_rows(context.toy.spec.features, carried, target, at, generator)

@@ -45,7 +45,7 @@ def closure_points(context: EvaluationContext) -> list[ClosurePoint]:
     moments = [_Moments.of(context, theta[0])]
     points = [ClosurePoint(0, theta[0], 1.0)]
     for index in range(1, len(theta)):
-        for share, here in _pulled_in(theta[0], theta[index]):
+        for share, here in _pulled_in(theta[0], theta[index]):  # noqa: B007  the last one tried is kept
             found = _Moments.of(context, here)
             if found.distance(moments[0]) <= MAX_FROM_NOMINAL and all(found.distance(m) <= MAX_FROM_OTHER for m in moments[1:2]):
                 break

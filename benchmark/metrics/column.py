@@ -30,6 +30,12 @@ class Column:
         mask = is_known(feature, self.value)
         return Column.of(self.value[mask], self.weight[mask])
 
+    def quantile(self, levels: Tensor) -> Tensor:
+        """Smallest values below which at least these shares of the weight lie, shape of ``levels``."""
+        order = self.value.argsort()
+        mass = self.weight[order].cumsum(0)
+        return self.value[order][torch.searchsorted(mass, levels.to(mass)).clamp_max(len(mass) - 1)]
+
     @property
     def effective(self) -> float:
         """Effective number of events."""
@@ -45,7 +51,23 @@ def is_known(feature: Feature, value: Tensor) -> Tensor:
 
 def robust_scale(column: Column) -> float:
     """Interquartile range / 1.349, or the standard deviation where that is zero, or 1."""
-    order = column.value.argsort()
-    mass = column.weight[order].cumsum(0)
-    low, high = column.value[order][torch.searchsorted(mass, mass.new_tensor([0.25, 0.75])).clamp_max(len(mass) - 1)].tolist()
+    low, high = column.quantile(torch.tensor([0.25, 0.75])).tolist()
     return (high - low) / _NORMAL_QUARTILES or float(column.value.std()) or 1.0
+
+
+def equal_mass_edges(feature: Feature, column: Column, bins: int) -> Tensor:
+    """Inner edges (at most bins - 1) of bins (low, high] with equal weight; atoms of discrete features are kept whole."""
+    known = column.known(feature)
+    if not len(known.value):
+        return known.value
+    return known.quantile(torch.arange(1, bins, dtype=torch.float64) / bins).unique()
+
+
+def bin_of(feature: Feature, value: Tensor, edges: Tensor) -> Tensor:
+    """0 for missing entries, then the bins in order."""
+    return torch.where(is_known(feature, value), torch.bucketize(value, edges) + 1, 0)
+
+
+def histogram(index: Tensor, weight: Tensor, count: int) -> Tensor:
+    """Sum of weights (n,) in each of ``count`` bins."""
+    return torch.zeros(count, dtype=torch.float64).index_add_(0, index, weight)

@@ -9,6 +9,10 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -17,7 +21,8 @@ from touchneedle.benchmark.metrics.statistics import mean_row, missing_row
 from touchneedle.benchmark.records import Metric
 from touchneedle.toys.base import ExactToy, Feature
 
-GRID = {1: 20_001, 2: 801}
+GRID = {1: 20_001, 2: 601}
+ROUNDING = 1e-9
 INTEGRAL_EVENTS = 20_000
 _CHUNK = 2**16
 _NARROW = 0.5
@@ -51,26 +56,33 @@ def _log_prob(context: EvaluationContext, x: Tensor) -> Tensor:
 def _quadrature(context: EvaluationContext) -> Metric:
     x = context.events_at(context.toy.spec.parameters.nominal, INTEGRAL_EVENTS, "closure", "range").x.double()
     features = context.toy.spec.features
-    axes = [_axis(feature, x[:, column], GRID[len(features)]) for column, feature in enumerate(features)]
+    axes, every_second = zip(*[_axis(feature, x[:, k], GRID[len(features)]) for k, feature in enumerate(features)], strict=True)
     grid = torch.cartesian_prod(*axes).reshape(-1, len(axes))
     density = _log_prob(context, grid).exp().reshape([len(axis) for axis in axes])
-    fine, coarse = _trapezoid(density, axes), _trapezoid(density[tuple(slice(None, None, 2) for _ in axes)], [axis[::2] for axis in axes])
-    if not fine == fine:
+    fine, coarse = _trapezoid(density, axes), _trapezoid(density[torch.meshgrid(*every_second, indexing="ij")], _rows(axes, every_second))
+    if not math.isfinite(fine):
         return missing_row("closure", "normalisation", "the density is not finite somewhere", {"method": "quadrature"})
-    error = max(abs(fine - coarse), 1e-12)
+    error = max(abs(fine - coarse), ROUNDING)
     at = {"method": "quadrature"}
     return Metric(family="closure", name="normalisation", at=at, value=fine, stderr=error, n=density.numel(), direction="target")
 
 
-def _axis(feature: Feature, x: Tensor, count: int) -> Tensor:
+def _axis(feature: Feature, x: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Points in pieces that end at the edges of the support, where a density may jump; and the index of every second one."""
     low, high = float(x.min()), float(x.max())
-    low, high = 2 * low - high, 2 * high - low
-    if feature.support is not None:
-        low, high = max(low, feature.support[0]), min(high, feature.support[1])
-    return torch.linspace(low, high, count, dtype=torch.float64)
+    ends = (2 * low - high, 2 * high - low) if feature.kind != "periodic" else feature.support or (-math.pi, math.pi)
+    inner = [edge for edge in feature.support or () if ends[0] < edge < ends[1]]
+    bounds, gap = [ends[0], *inner, ends[1]], 1e-9 * (ends[1] - ends[0])
+    pieces = [torch.linspace(a + gap, b - gap, count, dtype=torch.float64) for a, b in itertools.pairwise(bounds)]
+    every_second = torch.arange(0, count, 2)
+    return torch.cat(pieces), torch.cat([every_second + k * count for k in range(len(pieces))])
 
 
-def _trapezoid(density: Tensor, axes: list[Tensor]) -> float:
+def _rows(axes: Sequence[Tensor], index: Sequence[Tensor]) -> list[Tensor]:
+    return [axis[rows] for axis, rows in zip(axes, index, strict=True)]
+
+
+def _trapezoid(density: Tensor, axes: Sequence[Tensor]) -> float:
     for axis in reversed(axes):
         density = torch.trapezoid(density, axis, dim=-1)
     return float(density)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from touchneedle.benchmark.metrics.closure_points import ClosurePoint
 from touchneedle.benchmark.metrics.context import EvaluationContext
-from touchneedle.benchmark.metrics.learned_ratio import ratio_between
+from touchneedle.benchmark.metrics.learned_ratio import LearnedRatio
 from touchneedle.benchmark.metrics.nuisance_points import Moved, interacting_pairs
 from touchneedle.benchmark.metrics.scores import EXACT, MetricInfo
 from touchneedle.benchmark.metrics.statistics import missing_row
@@ -23,13 +23,13 @@ from touchneedle.benchmark.records import Metric
 from touchneedle.toys.base import ExactToy
 
 METRICS = (MetricInfo("closure", "interaction", "slope of learned on exact interaction of two parameters", "target", EXACT),)
-INTERACTION_EVENTS = 20_000
+INTERACTION_EVENTS = 10_000
 RESOLVED = 0.01
 # Slopes of the exact answer on itself are 1 to rounding.
 ROUNDING = 1e-9
 
 
-def rows(context: EvaluationContext, points: list[ClosurePoint]) -> list[Metric]:
+def rows(context: EvaluationContext, learned: LearnedRatio, points: list[ClosurePoint]) -> list[Metric]:
     """One row for each of a handful of pairs."""
     toy, space = context.toy, context.toy.spec.parameters
     if not isinstance(toy, ExactToy):
@@ -39,11 +39,12 @@ def rows(context: EvaluationContext, points: list[ClosurePoint]) -> list[Metric]
         return [missing_row("closure", "interaction", "the toy has no nuisance parameters")]
     events = context.events_at(space.nominal, min(INTERACTION_EVENTS, context.config.n_test), "closure", "interaction")
     theta = torch.stack([point.theta for triple in triples for point in triple])
-    learned = ratio_between(context.estimator, events.x, space.nominal, theta).log()
+    unique, place = theta.unique(dim=0, return_inverse=True)
+    log_ratio = learned.between(events.x, space.nominal, unique).log()
     found = []
-    for index, (both, _, _) in enumerate(triples):
-        exact = torch.stack([toy.log_ratio(events.x, point.theta) for point in triples[index]], -1)
-        found.append(_row(both, learned[:, 3 * index : 3 * index + 3], exact, events.weight.double()))
+    for triple, columns in zip(triples, place.reshape(-1, 3), strict=True):
+        exact = torch.stack([toy.log_ratio(events.x, point.theta) for point in triple], -1)
+        found.append(_row(triple[0], log_ratio[:, columns], exact, events.weight.double()))
     return found
 
 

@@ -19,10 +19,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from touchneedle.benchmark.metrics.closure_points import ClosurePoint
 from touchneedle.benchmark.metrics.context import EvaluationContext
 from touchneedle.benchmark.metrics.integral import integral_at_nominal
-from touchneedle.benchmark.metrics.learned_ratio import ratio_between
+from touchneedle.benchmark.metrics.learned_ratio import LearnedRatio
 from touchneedle.benchmark.metrics.nuisance_points import anchors, joint_points
 from touchneedle.benchmark.metrics.scores import SHARED_SUPPORT, MetricInfo
 from touchneedle.benchmark.metrics.statistics import missing_row
@@ -41,15 +40,16 @@ METRICS = (
     MetricInfo("closure", "normalisation_slope", "n sigma d ln Z / d theta at fit_events, per parameter", "target", SHARED_SUPPORT),
 )
 ANCHOR_EVENTS = 100_000
-MAX_PAIRS = 400_000
+MAX_PAIRS = 200_000
+ROUNDING = 1e-12
 
 
-def rows(context: EvaluationContext, points: list[ClosurePoint]) -> list[Metric]:
+def rows(context: EvaluationContext, learned: LearnedRatio) -> list[Metric]:
     """Both metrics."""
-    return [*integral_at_nominal(context), *_moved_rows(context), *_slope_rows(context)]
+    return [*integral_at_nominal(context), *_moved_rows(context, learned), *_slope_rows(context, learned.estimator)]
 
 
-def _moved_rows(context: EvaluationContext) -> list[Metric]:
+def _moved_rows(context: EvaluationContext, learned: LearnedRatio) -> list[Metric]:
     space = context.toy.spec.parameters
     places = [("anchor", point) for point in anchors(space)] + [("joint", point) for point in joint_points(space)]
     lacking = {"anchor": "the toy has no nuisance parameters", "joint": "the toy has fewer than two nuisance parameters"}
@@ -59,7 +59,7 @@ def _moved_rows(context: EvaluationContext) -> list[Metric]:
         return missing
     n = max(2, min(context.config.n_test, ANCHOR_EVENTS, MAX_PAIRS // len(places)))
     events = context.events_at(space.nominal, n, "closure", "normalisation")
-    ratios = ratio_between(context.estimator, events.x, space.nominal, torch.stack([point.theta for _, point in places]))
+    ratios = learned.between(events.x, space.nominal, torch.stack([point.theta for _, point in places]))
     weight = events.weight.double()
     carried = [Transport(events.x, weight, ratio) for ratio in ratios.unbind(-1)]
     return missing + [
@@ -67,11 +67,11 @@ def _moved_rows(context: EvaluationContext) -> list[Metric]:
     ]
 
 
-def _slope_rows(context: EvaluationContext) -> list[Metric]:
+def _slope_rows(context: EvaluationContext, estimator: Estimator) -> list[Metric]:
     name, names = "normalisation_slope", context.toy.spec.parameters.names
     nominal = context.toy.spec.parameters.nominal
     events = context.events_at(nominal, context.config.n_test, "closure", "slope")
-    score = scores_at(context.estimator, events.x, nominal)
+    score = scores_at(estimator, events.x, nominal)
     if not bool(score.isfinite().all()):
         share = float((~score.isfinite().all(-1)).double().mean())
         return [missing_row("closure", name, f"the score is not finite for a share {share:.3g} of the events", {"share_nonfinite": share})]
@@ -79,13 +79,20 @@ def _slope_rows(context: EvaluationContext) -> list[Metric]:
     covariance = covariance_at_nominal(context.toy, score if control is None or how != "exact score" else control, events.weight)
     if not bool(covariance.isfinite().all()):
         return [missing_row("closure", name, "the information at nominal is singular: no sigma", {"parameter": k}) for k in names]
-    local = _local_slope(context.estimator, nominal, covariance)
+    local = _local_slope(estimator, nominal, covariance)
     if not bool(local.isfinite().all()):
         return [missing_row("closure", name, "the local normalisation is not finite", {"parameter": k}) for k in names]
     unit = context.toy.fit_events * sigma_of(covariance)
     at = {"n_events": context.toy.fit_events, "point": 0, "control": how}
     return [
-        slope_row(name, score[:, k] - local[k], None if control is None else control[:, k], events.weight, float(unit[k]), {**at, "parameter": names[k]})
+        slope_row(
+            name,
+            score[:, k] - local[k],
+            None if control is None else control[:, k],
+            events.weight,
+            float(unit[k]),
+            {**at, "parameter": names[k]},
+        )
         for k in range(len(names))
     ]
 
@@ -98,11 +105,9 @@ def slope_row(name: str, score: Tensor, control: Tensor | None, weight: Tensor, 
         slope = (share * centred) @ score / (share @ centred.square()).clamp_min(1e-300)
         score = score - slope * control
     mean = share @ score
-    stderr = (share.square() @ (score - mean).square()).sqrt()
+    stderr = max(float((share.square() @ (score - mean).square()).sqrt()), ROUNDING)
     at = {**at, "target": 0.0, "sigma_n": unit}
-    return Metric(
-        family="closure", name=name, at=at, value=unit * float(mean), stderr=unit * float(stderr), n=len(score), direction="target"
-    )
+    return Metric(family="closure", name=name, at=at, value=unit * float(mean), stderr=unit * stderr, n=len(score), direction="target")
 
 
 def scores_at(estimator: Estimator, x: Tensor, theta: Tensor) -> Tensor:

@@ -42,7 +42,7 @@ def anchors(space: ParameterSpace) -> list[Moved]:
 def joint_points(space: ParameterSpace) -> list[Moved]:
     """The first three pairs of nuisances, at 1.5 times their anchors with equal and with opposite signs."""
     pairs = list(itertools.combinations(space.nuisance, 2))[:MAX_PAIRS]
-    return [_moved(space, {k: _beyond(space, k, a), l: _beyond(space, l, b)}) for k, l in pairs for a, b in SIGNS]
+    return [_moved(space, {j: _beyond(space, j, a), k: _beyond(space, k, b)}) for j, k in pairs for a, b in SIGNS]
 
 
 def interacting_pairs(space: ParameterSpace, points: list[ClosurePoint]) -> list[tuple[Moved, Moved, Moved]]:
@@ -54,7 +54,7 @@ def interacting_pairs(space: ParameterSpace, points: list[ClosurePoint]) -> list
     pairs = of_interest + list(itertools.combinations(space.nuisance, 2))[:MAX_PAIRS]
     value = {column: _ends(space, column)[-1] for column in space.nuisance}
     value |= {column: float(points[1].theta[column]) for column in space.interest}
-    chosen = [({k: value[k], l: value[l]}, {k: value[k]}, {l: value[l]}) for k, l in pairs]
+    chosen = [({j: value[j], k: value[k]}, {j: value[j]}, {k: value[k]}) for j, k in pairs]
     return [(_moved(space, both), _moved(space, first), _moved(space, second)) for both, first, second in chosen]
 
 

@@ -3,24 +3,23 @@
 ``nuisance_response`` (exact toys): slope of the regression of the learned log r(x|theta_0 with one nuisance moved) on
 the exact one, over events at nominal. 1 is right, 0 ignores the nuisance, -1 has its sign wrong. ``at`` has the intercept.
 
-``moment_response`` (any simulator): the shift of a moment by reweighting over its shift by simulation, for the feature and power
-(mean or second moment) that the nuisance moves most clearly. Events at the anchor are simulated with the random numbers of the
-events at nominal, and errors are those of the paired differences, so that common noise cancels.
+``moment_response`` (any simulator): the shift of a moment by reweighting over its shift by simulation. The moment is the mean
+of the function of one feature, constant in bins of equal mass, that follows the ratio of the simulated histograms (from one half of
+the events; the means come from the other), for the feature that the nuisance moves most. Events at the anchor are simulated with
+the random numbers of the events at nominal, and errors are those of paired differences, so that common noise cancels.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from touchneedle.benchmark.metrics.closure_points import ClosurePoint
-from touchneedle.benchmark.metrics.column import is_known
+from touchneedle.benchmark.metrics.column import Column, bin_of, equal_mass_edges, histogram
 from touchneedle.benchmark.metrics.context import EvaluationContext
-from touchneedle.benchmark.metrics.learned_ratio import ratio_between
+from touchneedle.benchmark.metrics.learned_ratio import LearnedRatio
 from touchneedle.benchmark.metrics.nuisance_points import Moved, anchors
 from touchneedle.benchmark.metrics.scores import EXACT, SHARED_SUPPORT, MetricInfo
 from touchneedle.benchmark.metrics.statistics import missing_row
@@ -34,13 +33,14 @@ METRICS = (
 )
 NAMES = tuple(info.name for info in METRICS)
 RESPONSE_EVENTS = 20_000
-MAX_PAIRS = 400_000
+MAX_PAIRS = 200_000
 RESOLVED = 5.0
+MOMENT_BINS = 20
 # The log_ratio of a nuisance that acts on the rate alone, or the exact answer less itself.
 ROUNDING = 1e-9
 
 
-def rows(context: EvaluationContext, points: list[ClosurePoint]) -> list[Metric]:
+def rows(context: EvaluationContext, learned: LearnedRatio) -> list[Metric]:
     """Both metrics for each of the first 20 nuisances at both anchors."""
     moved = anchors(context.toy.spec.parameters)
     if not moved:
@@ -48,7 +48,7 @@ def rows(context: EvaluationContext, points: list[ClosurePoint]) -> list[Metric]
     n = max(2, min(context.config.n_test, RESPONSE_EVENTS, MAX_PAIRS // len(moved)))
     nominal = context.toy.spec.parameters.nominal
     events = context.events_at(nominal, n, "closure", "response")
-    ratios = ratio_between(context.estimator, events.x, nominal, torch.stack([point.theta for point in moved]))
+    ratios = learned.between(events.x, nominal, torch.stack([point.theta for point in moved]))
     found = []
     for point, ratio in zip(moved, ratios.unbind(-1), strict=True):
         carried = Transport(events.x, events.weight.double(), ratio)
@@ -64,12 +64,12 @@ def _density_row(context: EvaluationContext, carried: Transport, point: Moved) -
     name, toy, at = "nuisance_response", context.toy, {**point.at, "method": "regression"}
     if not isinstance(toy, ExactToy):
         return missing_row("closure", name, "the toy has no exact density", at)
-    exact, learned = toy.log_ratio(carried.x, point.theta), carried.ratio.log()
-    if not bool((exact.isfinite() & learned.isfinite()).all()):
+    exact, log_ratio = toy.log_ratio(carried.x, point.theta), carried.ratio.log()
+    if not bool((exact.isfinite() & log_ratio.isfinite()).all()):
         return missing_row("closure", name, "a log_ratio is not finite", at)
     if float(exact.std()) < ROUNDING:
         return missing_row("closure", name, "the nuisance does not change the shape", at)
-    line = regress(exact, learned, carried.own)
+    line = regress(exact, log_ratio, carried.own)
     at |= {"target": 1.0, "intercept": line.intercept, "intercept_stderr": line.intercept_stderr}
     return Metric(family="closure", name=name, at=at, value=line.slope, stderr=line.slope_stderr, n=len(exact), direction="target")
 
@@ -93,36 +93,41 @@ def regress(x: Tensor, y: Tensor, weight: Tensor) -> Line:
     residual = y - mean_y - slope * (x - mean_x)
     on_slope = share * residual * (x - mean_x) / spread
     on_intercept = share * residual - mean_x * on_slope
-    return Line(float(slope), max(float(on_slope.norm()), ROUNDING), float(mean_y - slope * mean_x), max(float(on_intercept.norm()), ROUNDING))
+    return Line(
+        float(slope), max(float(on_slope.norm()), ROUNDING), float(mean_y - slope * mean_x), max(float(on_intercept.norm()), ROUNDING)
+    )
 
 
 def _moment_row(context: EvaluationContext, carried: Transport, simulated: Events, point: Moved) -> Metric:
     at: dict[str, Any] = {**point.at, "method": "moments", **carried.health()}
-    shifts = _shifts(context.toy.spec.features, carried, simulated)
-    best = max(shifts, key=lambda shift: shift.significance, default=None)
-    if best is None or not best.significance >= RESOLVED:
+    shifts = [_shift(feature, column, carried, simulated) for column, feature in enumerate(context.toy.spec.features)]
+    best = max(shifts, key=lambda shift: shift.effect)
+    if not best.significance >= RESOLVED:
         return missing_row("closure", "moment_response", f"no moment of a feature moves by {RESOLVED:g} standard errors", at)
     slope, stderr = best.response
-    at |= {"target": 1.0, "feature_used": best.feature, "power": best.power}
+    at |= {"target": 1.0, "feature_used": best.feature}
     return Metric(family="closure", name="moment_response", at=at, value=slope, stderr=stderr, n=len(carried.own), direction="target")
 
 
 @dataclass(frozen=True)
 class Shift:
-    """One moment moved by simulation and by reweighting, with the influence of each event on either (n,)."""
+    """One moment moved by simulation and by reweighting, with the influence of each event on either (n,).
+
+    Attributes:
+        effect: simulated shift in standard deviations of the moment's function.
+    """
 
     feature: str
-    power: int
     simulated: Tensor
     learned: Tensor
     on_simulated: Tensor
     on_learned: Tensor
+    effect: float
 
     @property
     def significance(self) -> float:
         """Size of the simulated shift in its standard errors."""
-        error = float(self.on_simulated.norm())
-        return abs(float(self.simulated)) / error if error > 0 else (math.inf if float(self.simulated) else 0.0)
+        return abs(float(self.simulated)) / max(float(self.on_simulated.norm()), ROUNDING)
 
     @property
     def response(self) -> tuple[float, float]:
@@ -131,26 +136,23 @@ class Shift:
         return float(ratio), float(((self.on_learned - ratio * self.on_simulated) / self.simulated).norm())
 
 
-def _shifts(features: tuple[Feature, ...], carried: Transport, simulated: Events) -> list[Shift]:
-    shifts = []
-    for column, feature in enumerate(features):
-        before, after = carried.x[:, column].double(), simulated.x[:, column].double()
-        known = is_known(feature, before)
-        if not bool(known.any()):
-            continue
-        centre, scale = before[known].mean(), before[known].std().clamp_min(1e-12)
-        before, after = (torch.where(is_known(feature, x), (x - centre) / scale, 0.0) for x in (before, after))
-        shifts += [_shift(feature.name, power, before**power, after**power, carried, simulated.weight.double()) for power in (1, 2)]
-    return shifts
+def _shift(feature: Feature, column: int, carried: Transport, simulated: Events) -> Shift:
+    """The shift of the feature's moment: its function comes from every second event, its means from the others."""
+    before, after = Column.of(carried.x[:, column], carried.own), Column.of(simulated.x[:, column], simulated.weight)
+    bins, edges = _bins(feature, before, after)
+    shares = [histogram(index[::2], c.weight[::2], len(edges) + 2) for index, c in zip(bins, (before, after), strict=True)]
+    function = shares[1] / shares[0].clamp_min(1e-300) - 1
+    function = torch.where(shares[0] > 0, function, 0.0)
+    start_at, end_at = (function[index[1::2]] for index in bins)
+    (start, on_start), (end, on_end) = _mean(start_at, before.weight[1::2]), _mean(end_at, after.weight[1::2])
+    learned, on_learned = _mean(start_at, carried.weight[1::2])
+    effect = float((end - start).abs() / start_at.std().clamp_min(1e-300))
+    return Shift(feature.name, end - start, learned - start, on_end - on_start, on_learned - on_start, effect)
 
 
-def _shift(feature: str, power: int, before: Tensor, after: Tensor, carried: Transport, weight: Tensor) -> Shift:
-    (start, on_start), (end, on_end), (learned, on_learned) = (
-        _mean(before, carried.own),
-        _mean(after, weight),
-        _mean(before, carried.weight),
-    )
-    return Shift(feature, power, end - start, learned - start, on_end - on_start, on_learned - on_start)
+def _bins(feature: Feature, before: Column, after: Column) -> tuple[tuple[Tensor, Tensor], Tensor]:
+    edges = equal_mass_edges(feature, before, MOMENT_BINS)
+    return (bin_of(feature, before.value, edges), bin_of(feature, after.value, edges)), edges
 
 
 def _mean(value: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

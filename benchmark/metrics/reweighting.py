@@ -17,10 +17,9 @@ import math
 from typing import Any
 
 import torch
-from scipy import stats
 from torch import Tensor
 
-from touchneedle.benchmark.metrics.column import Column, is_known, robust_scale
+from touchneedle.benchmark.metrics.column import Column, bin_of, equal_mass_edges, histogram, robust_scale
 from touchneedle.benchmark.metrics.statistics import missing_row
 from touchneedle.benchmark.metrics.transport import Transport
 from touchneedle.benchmark.metrics.wasserstein import CdfGap, period_of
@@ -30,7 +29,6 @@ from touchneedle.toys.base import Events, Feature
 MAX_BINS = 20
 EVENTS_PER_BIN = 50
 MIN_IN_BIN = 25
-W1_EVENTS = 20_000
 W1_REPEATS = 50
 NAMES = ("reweighting_chi2", "reweighting_w1")
 
@@ -55,7 +53,7 @@ def _chi2_row(feature: Feature, source: Column, truth: Column, at: dict[str, Any
     chi2, dof = shape_chi2(feature, source, truth)
     if dof == 0:
         return missing_row("closure", "reweighting_chi2", "fewer than two bins have enough events", {**at, **health})
-    p_value = float(stats.chi2.sf(chi2, dof))
+    p_value = float(torch.special.gammaincc(torch.tensor(dof / 2), torch.tensor(chi2 / 2).double()))
     stderr = math.sqrt(2 * dof + 4 * max(0.0, chi2 - dof)) / dof
     at = {**at, "target": 1.0, "chi2": chi2, "dof": dof, "p_value": p_value, **health}
     n = len(source.value) + len(truth.value)
@@ -66,38 +64,22 @@ def shape_chi2(feature: Feature, source: Column, truth: Column) -> tuple[float, 
     """chi2 and dof between two normalised histograms of weighted events."""
     wanted = int(min(source.effective, truth.effective) / EVENTS_PER_BIN)
     edges = equal_mass_edges(feature, truth, max(2, min(MAX_BINS, wanted)))
-    bins = [_bin_of(feature, column.value, edges) for column in (source, truth)]
+    bins = [bin_of(feature, column.value, edges) for column in (source, truth)]
     count = len(edges) + 2
     merged = _merged(count, [(index, column.weight) for index, column in zip(bins, (source, truth), strict=True)])
     dof = int(merged.max())
     if dof == 0:
         return 0.0, 0
-    shares = [_histogram(merged[index], c.weight, dof + 1) for index, c in zip(bins, (source, truth), strict=True)]
+    shares = [histogram(merged[index], c.weight, dof + 1) for index, c in zip(bins, (source, truth), strict=True)]
     parts = [_covariance(merged[i], c.weight, s) for i, c, s in zip(bins, (source, truth), shares, strict=True)]
     difference, covariance = (shares[0] - shares[1])[:-1], (parts[0] + parts[1])[:-1, :-1]
     return float(difference @ torch.linalg.lstsq(covariance, difference[:, None]).solution[:, 0]), dof
 
 
-def equal_mass_edges(feature: Feature, column: Column, bins: int) -> Tensor:
-    """Inner edges (at most bins - 1) of bins (low, high] with equal weight; atoms of discrete features are kept whole."""
-    known = column.known(feature)
-    if not len(known.value):
-        return known.value
-    order = known.value.argsort()
-    mass = known.weight[order].cumsum(0)
-    levels = torch.arange(1, bins, dtype=mass.dtype) / bins
-    return known.value[order][torch.searchsorted(mass, levels).clamp_max(len(mass) - 1)].unique()
-
-
-def _bin_of(feature: Feature, value: Tensor, edges: Tensor) -> Tensor:
-    """0 for missing entries, then the bins in order."""
-    return torch.where(is_known(feature, value), torch.bucketize(value, edges) + 1, 0)
-
-
 def _merged(count: int, samples: list[tuple[Tensor, Tensor]]) -> Tensor:
     """New index of each bin, neighbours joined until each holds 25 effective events of every sample: shape (count,)."""
-    sums = [_histogram(index, weight, count) for index, weight in samples]
-    squares = [_histogram(index, weight.square(), count) for index, weight in samples]
+    sums = [histogram(index, weight, count) for index, weight in samples]
+    squares = [histogram(index, weight.square(), count) for index, weight in samples]
     totals, group, start = torch.zeros(count, dtype=torch.int64), 0, 0
     for end in range(1, count + 1):
         totals[start:end] = group
@@ -112,12 +94,8 @@ def _effective(weight: Tensor, square: Tensor) -> float:
     return float(weight.sum() ** 2 / square.sum().clamp_min(1e-300))
 
 
-def _histogram(index: Tensor, weight: Tensor, count: int) -> Tensor:
-    return torch.zeros(count, dtype=torch.float64).index_add_(0, index, weight)
-
-
 def _covariance(index: Tensor, weight: Tensor, share: Tensor) -> Tensor:
-    square = _histogram(index, weight.square(), len(share))
+    square = histogram(index, weight.square(), len(share))
     cross = square[:, None] * share[None]
     return torch.diag(square) - cross - cross.T + square.sum() * share[:, None] * share[None]
 
@@ -125,7 +103,7 @@ def _covariance(index: Tensor, weight: Tensor, share: Tensor) -> Tensor:
 def _w1_row(
     feature: Feature, source: Column, truth: Column, at: dict[str, Any], health: dict[str, Any], generator: torch.Generator
 ) -> Metric:
-    first, second = (Column(c.value[:W1_EVENTS], c.weight[:W1_EVENTS]).known(feature) for c in (source, truth))
+    first, second = source.known(feature), truth.known(feature)
     if min(len(first.value), len(second.value)) < 2:
         return missing_row("closure", "reweighting_w1", "fewer than two events are not missing", {**at, **health})
     gap = CdfGap.between(first, second, period_of(feature))

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from touchneedle.benchmark.metrics.column import Column
 from touchneedle.toys.base import Feature
+
+QUANTILES = 512
+GAPS = 256
 
 
 def period_of(feature: Feature) -> float | None:
@@ -56,14 +59,33 @@ class CdfGap:
         return difference.abs() @ self.width
 
     def bootstrap(self, repeats: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Distances (repeats,) of perturbed samples: of the perturbation alone (the null), and added to the difference."""
-        factor = torch.randn(repeats, len(self.mass), generator=generator, dtype=torch.float64)
-        change = self.mass * factor
-        moved = change.cumsum(-1)
+        """Distances (repeats,) of perturbed samples: of the perturbation alone (the null), and added to the difference.
+
+        Every event's weight is multiplied by a standard normal number. The sums are looked at where it matters, at the
+        largest gaps and at quantiles, where they are normal with the variance of the weights summed.
+        """
+        places = self._places()
+        cell = torch.searchsorted(places, torch.arange(len(self.mass)))
+        width = self.width.new_zeros(len(places)).index_add_(0, (cell - 1).clamp_min(0), self._width_before())
+        width[-1] = self.width[-1]
+        moved = self.mass.new_zeros(repeats, len(places))
         for mask in (self.from_first, ~self.from_first):
-            share = torch.where(mask, self.mass, 0.0).cumsum(0)
-            moved -= change[:, mask].sum(-1, keepdim=True) * share / share[-1]
-        return self.distance(moved), self.distance(moved + self.difference)
+            mass = torch.where(mask, self.mass, 0.0)
+            variance = mass.new_zeros(len(places)).index_add_(0, cell, mass.square())
+            change = variance.sqrt() * torch.randn(repeats, len(places), generator=generator, dtype=torch.float64)
+            moved += change.cumsum(-1) - change.sum(-1, keepdim=True) * (mass.cumsum(0) / mass.sum())[places]
+        coarse = replace(self, width=width)
+        return coarse.distance(moved), coarse.distance(moved + self.difference[places])
+
+    def _places(self) -> Tensor:
+        """Sorted indices of the events at which perturbations are looked at; the last one is among them."""
+        last = len(self.mass) - 1
+        even = torch.linspace(0, last, min(len(self.mass), QUANTILES)).round().long()
+        return torch.cat([even, self.width.topk(min(len(self.mass), GAPS)).indices, torch.tensor([last])]).unique()
+
+    def _width_before(self) -> Tensor:
+        """Distance from the event before (N,)."""
+        return torch.cat([self.width.new_zeros(1), self.width[:-1]])
 
 
 def _weighted_median(value: Tensor, weight: Tensor) -> Tensor:
