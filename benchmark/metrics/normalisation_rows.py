@@ -111,8 +111,9 @@ def slope_row(name: str, score: Tensor, control: Tensor | None, weight: Tensor, 
 
 
 def scores_at(estimator: Estimator, x: Tensor, theta: Tensor) -> Tensor:
-    """Gradient of the learned log_ratio at one point (p,): shape (n, p)."""
-    return torch.cat([ratio_and_score(estimator, part, theta)[1] for part in x.split(CHUNK_ROWS)])
+    """Gradient of the learned log_ratio at one point (p,): shape (n, p); NaN where log_ratio itself is not finite."""
+    parts = [ratio_and_score(estimator, part, theta) for part in x.split(CHUNK_ROWS)]
+    return torch.cat([torch.where(ratio.isfinite()[:, None], score, torch.nan) for ratio, score in parts])
 
 
 def zero_mean_score(context: EvaluationContext, events: Events) -> tuple[Tensor | None, str]:

@@ -3,10 +3,11 @@
 ``nuisance_response`` (exact toys): slope of the regression of the learned log r(x|theta_0 with one nuisance moved) on
 the exact one, over events at nominal. 1 is right, 0 ignores the nuisance, -1 has its sign wrong. ``at`` has the intercept.
 
-``moment_response`` (any simulator): the shift of a moment by reweighting over its shift by simulation. The moment is the mean
-of the function of one feature, constant in bins of equal mass, that follows the ratio of the simulated histograms (from one half of
-the events; the means come from the other), for the feature that the nuisance moves most. Events at the anchor are simulated with
-the random numbers of the events at nominal, and errors are those of paired differences, so that common noise cancels.
+``moment_response`` (any simulator): the shift of a moment by reweighting over its shift by simulation. Moments are, for each
+feature, its mean, its mean square, and the mean of the ratio of simulated histograms in bins of equal mass (from every second
+event; the means come from the others). Of those that move by at least 10 standard errors, the one that moves most in units of its
+spread is taken. Events at the anchor are simulated with the random numbers of the events at nominal, and errors are those of
+paired differences, so that common noise cancels.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from touchneedle.benchmark.metrics.column import Column, bin_of, equal_mass_edges, histogram
+from touchneedle.benchmark.metrics.column import Column, bin_of, equal_mass_edges, histogram, is_known
 from touchneedle.benchmark.metrics.context import EvaluationContext
 from touchneedle.benchmark.metrics.learned_ratio import LearnedRatio
 from touchneedle.benchmark.metrics.nuisance_points import Moved, anchors
@@ -34,7 +35,8 @@ METRICS = (
 NAMES = tuple(info.name for info in METRICS)
 RESPONSE_EVENTS = 20_000
 MAX_PAIRS = 200_000
-RESOLVED = 5.0
+RESOLVED = 10.0
+CLIP = 5.0
 MOMENT_BINS = 20
 # The log_ratio of a nuisance that acts on the rate alone, or the exact answer less itself.
 ROUNDING = 1e-9
@@ -100,12 +102,13 @@ def regress(x: Tensor, y: Tensor, weight: Tensor) -> Line:
 
 def _moment_row(context: EvaluationContext, carried: Transport, simulated: Events, point: Moved) -> Metric:
     at: dict[str, Any] = {**point.at, "method": "moments", **carried.health()}
-    shifts = [_shift(feature, column, carried, simulated) for column, feature in enumerate(context.toy.spec.features)]
-    best = max(shifts, key=lambda shift: shift.effect)
-    if not best.significance >= RESOLVED:
+    shifts = [shift for column, feature in enumerate(context.toy.spec.features) for shift in _shifts(feature, column, carried, simulated)]
+    clear = [shift for shift in shifts if shift.significance >= RESOLVED]
+    if not clear:
         return missing_row("closure", "moment_response", f"no moment of a feature moves by {RESOLVED:g} standard errors", at)
+    best = max(clear, key=lambda shift: shift.effect)
     slope, stderr = best.response
-    at |= {"target": 1.0, "feature_used": best.feature}
+    at |= {"target": 1.0, "feature_used": best.feature, "moment": best.moment}
     return Metric(family="closure", name="moment_response", at=at, value=slope, stderr=stderr, n=len(carried.own), direction="target")
 
 
@@ -118,6 +121,7 @@ class Shift:
     """
 
     feature: str
+    moment: str
     simulated: Tensor
     learned: Tensor
     on_simulated: Tensor
@@ -136,23 +140,38 @@ class Shift:
         return float(ratio), float(((self.on_learned - ratio * self.on_simulated) / self.simulated).norm())
 
 
-def _shift(feature: Feature, column: int, carried: Transport, simulated: Events) -> Shift:
-    """The shift of the feature's moment: its function comes from every second event, its means from the others."""
+def _shifts(feature: Feature, column: int, carried: Transport, simulated: Events) -> list[Shift]:
+    """One for each moment of a feature: functions come from every second event, means from the others."""
     before, after = Column.of(carried.x[:, column], carried.own), Column.of(simulated.x[:, column], simulated.weight)
-    bins, edges = _bins(feature, before, after)
-    shares = [histogram(index[::2], c.weight[::2], len(edges) + 2) for index, c in zip(bins, (before, after), strict=True)]
-    function = shares[1] / shares[0].clamp_min(1e-300) - 1
-    function = torch.where(shares[0] > 0, function, 0.0)
-    start_at, end_at = (function[index[1::2]] for index in bins)
-    (start, on_start), (end, on_end) = _mean(start_at, before.weight[1::2]), _mean(end_at, after.weight[1::2])
-    learned, on_learned = _mean(start_at, carried.weight[1::2])
+    functions = {**_powers(feature, before, after), "binned": _binned(feature, before, after)}
+    weights = [weight[1::2] for weight in (before.weight, after.weight, carried.weight)]
+    return [_shift(feature.name, moment, start[1::2], end[1::2], weights) for moment, (start, end) in functions.items()]
+
+
+def _shift(feature: str, moment: str, start_at: Tensor, end_at: Tensor, weights: list[Tensor]) -> Shift:
+    (start, on_start), (end, on_end) = _mean(start_at, weights[0]), _mean(end_at, weights[1])
+    learned, on_learned = _mean(start_at, weights[2])
     effect = float((end - start).abs() / start_at.std().clamp_min(1e-300))
-    return Shift(feature.name, end - start, learned - start, on_end - on_start, on_learned - on_start, effect)
+    return Shift(feature, moment, end - start, learned - start, on_end - on_start, on_learned - on_start, effect)
 
 
-def _bins(feature: Feature, before: Column, after: Column) -> tuple[tuple[Tensor, Tensor], Tensor]:
+def _powers(feature: Feature, before: Column, after: Column) -> dict[str, tuple[Tensor, Tensor]]:
+    """The feature in units of its spread, clipped at five, and its square; zero where it is missing."""
+    known = before.known(feature).value
+    if len(known) < 2:
+        return {}
+    centre, scale = known.mean(), known.std().clamp_min(1e-300)
+    scaled = [((c.value - centre) / scale).clamp(-CLIP, CLIP).where(is_known(feature, c.value), 0.0) for c in (before, after)]
+    return {"mean": (scaled[0], scaled[1]), "square": (scaled[0] ** 2, scaled[1] ** 2)}
+
+
+def _binned(feature: Feature, before: Column, after: Column) -> tuple[Tensor, Tensor]:
+    """The ratio of the histograms of every second event, less 1."""
     edges = equal_mass_edges(feature, before, MOMENT_BINS)
-    return (bin_of(feature, before.value, edges), bin_of(feature, after.value, edges)), edges
+    bins = [bin_of(feature, column.value, edges) for column in (before, after)]
+    start, end = (histogram(index[::2], c.weight[::2], len(edges) + 2) for index, c in zip(bins, (before, after), strict=True))
+    function = torch.where(start > 0, end / start - 1, 0.0)
+    return function[bins[0]], function[bins[1]]
 
 
 def _mean(value: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,6 +18,8 @@ from touchneedle.benchmark.metrics.statistics import mean_row, missing_row
 from touchneedle.benchmark.records import Metric
 
 MIN_EFFECTIVE = 100
+# Error of a ratio that is the same for all events.
+ROUNDING = 1e-9
 MAX_TAIL = 0.5
 TAIL_SHARE = 0.01
 _MIN_TAIL = 10
@@ -83,7 +85,8 @@ class Transport:
         if self.problem:
             return missing_row("closure", name, self.problem, {**at, **self.health()})
         at = {**at, "target": 1.0, **self.health()}
-        return mean_row("closure", name, self.ratio, at, weight=self.own, direction="target")
+        row = mean_row("closure", name, self.ratio, at, weight=self.own, direction="target")
+        return row.model_copy(update={"stderr": max(row.stderr or 0.0, ROUNDING)})
 
     def size_row(self, name: str, at: dict[str, Any]) -> Metric:
         """The effective size as a share of the events; delta method on (sum w)^2 / (n sum w^2)."""
