@@ -1,63 +1,93 @@
-"""Closure: does a learned ratio turn events of one point into events of another?
+"""Closure: does a learned ratio turn events of one point into events of another? Needs events, never an exact density.
 
-``mean_ratio``: E_{p(x|a)}[r(x|b) / r(x|a)] = 1 for every pair of points, and E_{p(x|theta_0)}[r(x|b)] = 1
-from nominal. The ratio is the one that fits use: local normalisation, where the estimator asks for
-it, is divided out. The effective sample size (sum w)^2 / sum w^2 says how far the test can be
-trusted: a pair far apart has a mean carried by few events.
+``mean_ratio``: E_{p(x|a)}[r(x|b) / r(x|a)] = 1, from nominal to the theta points and back, and between the first
+other two points both ways. ``effective_share``: (sum w)^2 / (n sum w^2), how many of the events carry the test.
+The ratio is the one that fits use: local normalisation, where the estimator asks for it, is divided out. The
+points are pulled towards nominal until they overlap (`closure_points`; ``at["pulled"]`` says how far); each row
+says how well its sample carries it (`transport`), and is not ``conclusive`` on few events or heavy tails.
+
+Each pair takes half of ``n_test`` events. Beside the two: reweighting closure per feature, normalisation at
+anchors and between them, response to nuisances, interaction, circulation; each is described in its own file.
+Toys that are not regular are judged where their supports provably agree.
 """
 
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
-from touchneedle.benchmark.metrics.context import EvaluationContext, theta_points
-from touchneedle.benchmark.metrics.scores import REGULAR, MetricInfo, Scores
-from touchneedle.benchmark.metrics.statistics import mean_row, missing_row
+from touchneedle.benchmark.metrics import circulation, interaction, normalisation_rows, nuisance_response
+from touchneedle.benchmark.metrics.closure_points import ClosurePoint, closure_points, no_closure
+from touchneedle.benchmark.metrics.context import EvaluationContext
+from touchneedle.benchmark.metrics.learned_ratio import LearnedRatio
+from touchneedle.benchmark.metrics.reweighting import reweighting_rows
+from touchneedle.benchmark.metrics.scores import SHARED_SUPPORT, MetricInfo, Scores
+from touchneedle.benchmark.metrics.statistics import missing_row
+from touchneedle.benchmark.metrics.transport import Transport
 from touchneedle.benchmark.records import Metric
-from touchneedle.estimators.base import Estimator
-
-# At least these many points, so that a pair without nominal exists even in a quick evaluation.
-N_POINTS = 3
-
+from touchneedle.toys.base import Events, FiniteToy
 
 METRICS = (
-    MetricInfo("closure", "mean_ratio", "E_pa[r_b/r_a] between two points: 1 for a true ratio", "target", REGULAR),
-    MetricInfo("closure", "effective_share", "effective share of the events behind mean_ratio", "higher", REGULAR),
+    MetricInfo("closure", "mean_ratio", "E_pa[r_b/r_a] between two points: 1 for a true ratio", "target", SHARED_SUPPORT),
+    MetricInfo("closure", "effective_share", "effective share of the events behind mean_ratio", "higher", SHARED_SUPPORT),
+    MetricInfo("closure", "reweighting_chi2", "chi2 / dof of reweighted against simulated events, per feature", "target", SHARED_SUPPORT),
+    MetricInfo("closure", "reweighting_w1", "W1 of reweighted to simulated events, per feature, in its width", "lower", SHARED_SUPPORT),
+    *normalisation_rows.METRICS,
+    *nuisance_response.METRICS,
+    *interaction.METRICS,
+    *circulation.METRICS,
 )
+# Reweighting looks at every feature, so at three pairs only: there, back, and without nominal.
+REWEIGHTED = ((0, 1), (1, 0), (1, 2))
+REWEIGHTING_EVENTS = 100_000
 
 
 def closure_scores(context: EvaluationContext) -> Scores:
-    """``mean_ratio`` from nominal to each point and between the first two other points."""
-    if not context.toy.regular:
-        return Scores([missing_row("closure", "mean_ratio", "the toy is not regular: supports differ between points")])
-    points = theta_points(context.toy, max(N_POINTS, context.config.n_points))
-    pairs = [(0, b) for b in range(1, len(points))] + [(1, 2)]
-    return Scores([row for a, b in pairs for row in _mean_ratio(context, points, a, b)])
+    """All closure rows of one evaluation."""
+    points = closure_points(context)
+    reason = no_closure(context, points)
+    if reason:
+        return Scores([missing_row("closure", info.name, reason) for info in METRICS])
+    learned = LearnedRatio(context.estimator)
+    rows = [row for a in points for row in _rows_from(context, learned, points, a)]
+    rows += normalisation_rows.rows(context, learned)
+    rows += nuisance_response.rows(context, learned)
+    rows += interaction.rows(context, learned, points)
+    rows += circulation.rows(context)
+    return Scores(rows)
 
 
-def normalised_log_ratio(estimator: Estimator, x: Tensor, theta: Tensor) -> Tensor:
-    """log_ratio (n, m) at points theta (m, p) as fits use it: local normalisation subtracted."""
-    both = torch.cat([theta, estimator.spec.parameters.nominal[None].to(theta)])
-    constant = estimator.log_normalisation(both)
-    return (estimator.log_ratio_grid(x, theta) - (constant[:-1] - constant[-1])).detach()
+def _targets(points: list[ClosurePoint], a: int) -> list[ClosurePoint]:
+    """From nominal to all others, from the first other two to nominal and to each other, from the rest to nominal."""
+    if a == 0:
+        return points[1:]
+    return [points[0], *(points[3 - a : 4 - a] if a in (1, 2) else [])]
 
 
-def _mean_ratio(context: EvaluationContext, points: Tensor, a: int, b: int) -> list[Metric]:
-    events = context.events_at(points[a], context.config.n_test, "closure", a)
-    log_ratio = normalised_log_ratio(context.estimator, events.x, points[[a, b]])
-    ratio = (log_ratio[:, 1] - log_ratio[:, 0]).exp()
-    at = {"point": a, "to_point": b, "target": 1.0}
-    row = mean_row("closure", "mean_ratio", ratio, at, weight=events.weight, direction="target")
-    weight = ratio * events.weight.double()
-    size = float(weight.sum() ** 2 / (weight**2).sum())
-    share = size / len(weight)
-    # Delta method on (sum w)^2 / (n sum w^2) with the moments of w.
-    first, second = weight.mean(), (weight**2).mean()
-    gradient = 2 * first / second * (weight - first) - first**2 / second**2 * (weight**2 - second)
-    stderr = float(gradient.std() / len(weight) ** 0.5)
-    at = {"point": a, "to_point": b}
-    return [
-        row,
-        Metric(family="closure", name="effective_share", at=dict(at), value=share, stderr=stderr, n=len(weight), direction="higher"),
-    ]
+def _rows_from(context: EvaluationContext, learned: LearnedRatio, points: list[ClosurePoint], a: ClosurePoint) -> list[Metric]:
+    events = context.events_at(a.theta, max(2, context.config.n_test // 2), "closure", a.index)
+    targets = _targets(points, a.index)
+    ratios = learned.between(events.x, a.theta, torch.stack([b.theta for b in targets]))
+    rows = []
+    for b, ratio in zip(targets, ratios.unbind(-1), strict=True):
+        carried = Transport(events.x, events.weight.double(), ratio)
+        at = {"point": a.index, "to_point": b.index, "pulled": min(a.share, b.share)}
+        rows += [carried.mean_row("mean_ratio", at), carried.size_row("effective_share", at)]
+        if (a.index, b.index) in REWEIGHTED:
+            rows += _reweighting(context, carried, b, at)
+    return rows
+
+
+def _reweighting(context: EvaluationContext, carried: Transport, b: ClosurePoint, at: dict[str, int | float]) -> list[Metric]:
+    target = context.events_at(b.theta, min(REWEIGHTING_EVENTS, max(2, context.config.n_test // 2)), "closure", "target", b.index)
+    carried, target = _apart(context, carried, target)
+    generator = context.generator("closure", "bootstrap", at["point"], b.index)
+    return reweighting_rows(context.toy.spec.features, carried, target, at, generator)
+
+
+def _apart(context: EvaluationContext, carried: Transport, target: Events) -> tuple[Transport, Events]:
+    """At most ``REWEIGHTING_EVENTS`` of both samples; a finite toy has one pool, so each gets one half of it."""
+    if not isinstance(context.toy, FiniteToy):
+        return carried[:REWEIGHTING_EVENTS], target
+    order = torch.randperm(len(target), generator=context.generator("closure", "halves"))
+    middle = len(order) // 2
+    return carried[order[:middle][:REWEIGHTING_EVENTS]], target[order[middle:][:REWEIGHTING_EVENTS]]

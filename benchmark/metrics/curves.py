@@ -8,8 +8,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from touchneedle.benchmark.metrics.closure import normalised_log_ratio
 from touchneedle.benchmark.metrics.context import EvaluationContext
+from touchneedle.benchmark.metrics.learned_ratio import normalised_log_ratio
 from touchneedle.benchmark.metrics.ratio_error import log_ratio_pairs
 from touchneedle.benchmark.metrics.scores import Row
 from touchneedle.estimators.base import Estimator

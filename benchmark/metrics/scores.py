@@ -22,6 +22,7 @@ Table = list[Row] | Mapping[str, Sequence[Any] | NDArray[Any]]
 EXACT = "exact density"
 REGULAR = "regular toy"
 BOTH = "exact density, regular toy"
+SHARED_SUPPORT = "one support at every theta"
 
 
 @dataclass(frozen=True)

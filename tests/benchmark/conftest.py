@@ -1,4 +1,4 @@
-"""A fixture of the command line's tests: a stand-in for training."""
+"""Fixtures: a stand-in for training (command line), and estimators with planted defects (closure)."""
 
 import importlib.util
 import sys
@@ -9,12 +9,24 @@ import pytest
 HERE = Path(__file__).parent
 
 
+def load(name):
+    """A file of this folder as a module."""
+    spec = importlib.util.spec_from_file_location(name, HERE / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="session")
+def plant():
+    """``planted_ratios.py``."""
+    return load("planted_ratios")
+
+
 @pytest.fixture
 def stand_in(monkeypatch):
     """`touchneedle.benchmark.run` and `identity` replaced by ``stand_in.py`` in this process."""
-    spec = importlib.util.spec_from_file_location("stand_in", HERE / "stand_in.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    module = load("stand_in")
     for name in ("run", "identity"):
         monkeypatch.setitem(sys.modules, f"touchneedle.benchmark.{name}", module)
     return module
