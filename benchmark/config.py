@@ -7,12 +7,22 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from touchneedle.conf import registry
 
 # Enough for a mean with a standard error.
 Several = Annotated[int, Field(ge=2)]
+
+
+def _enough_networks(value: int) -> int:
+    if 0 < value < MIN_NETWORKS:
+        raise ValueError(f"expected 0 (off) or at least {MIN_NETWORKS} networks, so that their spread means something")
+    return value
+
+
+MIN_NETWORKS = 10
+Retrain = Annotated[int, Field(ge=0), AfterValidator(_enough_networks)]
 
 
 @dataclass
@@ -42,6 +52,7 @@ class EvaluationConfig:
         n_events: sizes of the pseudo-experiments.
         n_pool: events in the pool that the pseudo-experiments of a point share.
         n_exact: pseudo-experiments at most, where the fast surface fails and each has to be fitted exactly.
+        retrain: networks trained anew for the retrained coverage of the fit family; 0 for none, else at least 10.
         families: metric families to score, in this order.
     """
 
@@ -52,6 +63,7 @@ class EvaluationConfig:
     n_events: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (100, 1_000)
     n_pool: Several = 50_000
     n_exact: PositiveInt = 20
+    retrain: Retrain = 0
     families: tuple[Literal["density", "closure", "fit"], ...] = ("density", "closure", "fit")
 
 
