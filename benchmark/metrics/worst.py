@@ -18,7 +18,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from scipy import stats
+from scipy import special, stats
 
 from touchneedle.benchmark.metrics.averages import missing_fit, share_and_error, target_row, value_row
 from touchneedle.benchmark.metrics.fit_cells import LEVELS, Outcome
@@ -70,7 +70,7 @@ def mean_p_value(value: float, error: float, n: int) -> float:
     """Two-sided p-value of a mean of n values being zero, by Student's t; a mean without spread is zero or it is not."""
     if not error > 0:
         return float(value == 0)
-    return float(2 * stats.t.sf(abs(value) / error, n - 1))
+    return float(2 * special.stdtr(n - 1, -abs(value) / error))
 
 
 def sidak(p_value: float, comparisons: int) -> float:
