@@ -7,12 +7,22 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from touchneedle.conf import registry
 
 # Enough for a mean with a standard error.
 Several = Annotated[int, Field(ge=2)]
+
+
+def _enough_networks(value: int) -> int:
+    if 0 < value < MIN_NETWORKS:
+        raise ValueError(f"expected 0 (off) or at least {MIN_NETWORKS} networks, so that their spread means something")
+    return value
+
+
+MIN_NETWORKS = 10
+Retrain = Annotated[int, Field(ge=0), AfterValidator(_enough_networks)]
 
 
 @dataclass
@@ -45,6 +55,7 @@ class EvaluationConfig:
         n_exact: pseudo-experiments at most, where the fast surface fails and each has to be fitted exactly.
         n_posterior: pairs (theta, x) of the posterior tests and the PIT.
         n_set: sizes of the event sets whose posteriors are tested.
+        retrain: networks trained anew for the retrained coverage of the fit family; 0 for none, else at least 10.
         families: metric families to score, in this order.
     """
 
@@ -58,6 +69,7 @@ class EvaluationConfig:
     n_exact: PositiveInt = 20
     n_posterior: Several = 300
     n_set: Annotated[tuple[PositiveInt, ...], Field(min_length=1)] = (1, 10)
+    retrain: Retrain = 0
     families: tuple[Literal["density", "calibration", "closure", "fit"], ...] = ("density", "calibration", "closure", "fit")
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 import torch
 
+from touchneedle.benchmark import gates
 from touchneedle.benchmark.config import EvaluationConfig
 from touchneedle.benchmark.metrics import calibration, closure, density, fit
 from touchneedle.benchmark.metrics.context import EvaluationContext
@@ -23,16 +24,22 @@ FAMILIES: dict[str, Callable[[EvaluationContext], Scores]] = {
     "closure": closure.closure_scores,
     "fit": fit.fit_scores,
 }
-METRICS: tuple[MetricInfo, ...] = (*density.METRICS, *calibration.METRICS, *closure.METRICS, *fit.METRICS)
+METRICS: tuple[MetricInfo, ...] = (*density.METRICS, *calibration.METRICS, *closure.METRICS, *fit.METRICS, *gates.METRICS)
 
 
-def evaluate(toy: Toy, estimator: Estimator, config: EvaluationConfig, seed: int) -> Scores:
-    """Score a trained estimator in float64 on test events derived from ``seed`` (the same for every estimator)."""
+def evaluate(
+    toy: Toy, estimator: Estimator, config: EvaluationConfig, seed: int, retrain: Callable[[int], Estimator] | None = None
+) -> Scores:
+    """Score a trained estimator in float64 on test events derived from ``seed`` (the same for every estimator).
+
+    ``retrain`` trains the same method once more, as network k on an event set of its own (for ``config.retrain`` > 0).
+    """
     start = time.perf_counter()
-    context = EvaluationContext(toy, estimator.double().eval(), config, seed)
+    context = EvaluationContext(toy, estimator.double().eval(), config, seed, retrain)
     scores = Scores(curves=curve_rows(context), cost=_log_ratio_cost(context))
     for name in config.families:
         scores.add(FAMILIES[name](context))
+    scores.metrics += gates.gate_rows(scores.metrics, gates.facts_of(toy))
     scores.cost["evaluation_seconds"] = time.perf_counter() - start
     return scores
 

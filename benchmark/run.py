@@ -15,14 +15,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 
 from touchneedle.benchmark.config import EvaluationConfig, ExperimentConfig, config_to_dict, parse_config
-from touchneedle.benchmark.data import make_events
 from touchneedle.benchmark.environment import describe_environment
 from touchneedle.benchmark.evaluate import evaluate
+from touchneedle.benchmark.fitted import Retraining, fit_seed, fitted
 from touchneedle.benchmark.identity import identify
 from touchneedle.benchmark.metrics.curves import curve_row
 from touchneedle.benchmark.metrics.scores import Row, Scores
@@ -38,13 +38,12 @@ from touchneedle.benchmark.records import (
     write_record,
 )
 from touchneedle.benchmark.seeding import derive_seed
-from touchneedle.benchmark.store import CURVE_COLUMNS, clear_leftovers, hash_identity, hold_cell, load_fit, save_fit, write_table
+from touchneedle.benchmark.store import CURVE_COLUMNS, clear_leftovers, hash_identity, hold_cell, write_table
 from touchneedle.benchmark.training_log import TrainingLog
 from touchneedle.conf import registry
 from touchneedle.conf.errors import InputError, SkipCell
-from touchneedle.estimators.base import Estimator, build_estimator
-from touchneedle.estimators.ensemble import Ensemble
-from touchneedle.toys.base import Toy, build_toy
+from touchneedle.estimators.base import Estimator
+from touchneedle.toys.base import build_toy
 
 
 def run_experiment(config: ExperimentConfig, *, force: bool = False, wait: bool = True) -> Record | None:
@@ -104,7 +103,7 @@ def evaluate_fits(results: str | Path, evaluation: EvaluationConfig) -> list[Rec
 def _run(config: ExperimentConfig, fit_id: str, run_id: str) -> Record:
     results = Path(config.results)
     record = _empty_record(config, fit_id, run_id)
-    clear_leftovers(results, fit_id, run_id)
+    clear_leftovers(results, run_id)
     try:
         with _threads(config.trainer.threads):
             scores, log, estimator = _train_and_score(config, fit_id, record)
@@ -122,40 +121,11 @@ def _run(config: ExperimentConfig, fit_id: str, run_id: str) -> Record:
 def _train_and_score(config: ExperimentConfig, fit_id: str, record: Record) -> tuple[Scores, TrainingLog, Estimator]:
     toy = build_toy(config.toy.name, **config.toy.params)
     record.toy.version = toy.spec.version
-    estimator = _build(config, toy, record.seeds["fit"])
-    if config.design not in estimator.designs:
-        raise SkipCell(f"estimator {config.estimator.name} uses design {' or '.join(sorted(estimator.designs))}; got {config.design}")
-    log = load_fit(Path(config.results), fit_id, estimator)
-    if log is None:
-        events = make_events(toy, config.budget.n_train, config.design, config.seed)
-        log = _train_members(estimator, events, config, record.seeds["fit"])
-        save_fit(Path(config.results), fit_id, estimator, log)
-    return evaluate(toy, estimator, config.evaluation, config.seed), log, estimator
-
-
-def _build(config: ExperimentConfig, toy: Toy, seed: int) -> Estimator:
-    members = [_build_one(config, toy, derive_seed(seed, "member", k)) for k in range(config.ensemble.members)]
-    return members[0] if len(members) == 1 else Ensemble(members)
-
-
-def _build_one(config: ExperimentConfig, toy: Toy, seed: int) -> Estimator:
-    # Layers draw their initial weights from the global state: fork it, so that nobody else notices.
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        return build_estimator(config.estimator.name, toy.spec, truth=toy, **config.estimator.params)
-
-
-def _train_members(estimator: Estimator, events: Any, config: ExperimentConfig, seed: int) -> TrainingLog:
-    # Lightning takes seconds to import: only where something trains.
-    from touchneedle.benchmark.train import train
-
-    if not isinstance(estimator, Ensemble):
-        return train(estimator, events, config.trainer, config.optimizer, seed)
-    logs = [
-        train(cast(Estimator, member), events, config.trainer, config.optimizer, derive_seed(seed, "member", k))
-        for k, member in enumerate(estimator.members)
-    ]
-    return replace(logs[0], seconds=sum(log.seconds for log in logs))
+    estimator, log = fitted(config, toy, fit_id)
+    retraining = Retraining(config, toy)
+    scores = evaluate(toy, estimator, config.evaluation, config.seed, retraining)
+    scores.cost |= retraining.cost
+    return scores, log, estimator
 
 
 def _good_record(results: Path, run_id: str) -> Record | None:
@@ -191,7 +161,7 @@ def _describe_failure(record: Record, error: Exception) -> None:
 def _empty_record(config: ExperimentConfig, fit_id: str, run_id: str) -> Record:
     seeds = {
         "data": derive_seed(config.seed, "data", config.toy.name, config.budget.n_train, config.design),
-        "fit": derive_seed(config.seed, "fit", config.toy.name, config.estimator.name),
+        "fit": fit_seed(config),
     }
     return Record(
         run_id=run_id,

@@ -76,12 +76,16 @@ def hold_cell(results: Path, fit_id: str, *, wait: bool) -> Iterator[bool]:
         lock.release()
 
 
-def clear_leftovers(results: Path, fit_id: str, run_id: str) -> None:
+def clear_leftovers(results: Path, run_id: str) -> None:
     """Remove what a killed process left half-written for this cell (call with the lock held)."""
-    for folder in (results / "fits").glob(f".{fit_id}.*.tmp"):
-        shutil.rmtree(folder, ignore_errors=True)
     for file in [*results.glob(f".{run_id}.*.tmp"), *(results / run_id).glob(".*.tmp")]:
         file.unlink(missing_ok=True)
+
+
+def clear_unfinished_fit(results: Path, fit_id: str) -> None:
+    """Remove weights that a killed process left half-written (call with the lock of the cell held)."""
+    for folder in (results / "fits").glob(f".{fit_id}.*.tmp"):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def save_fit(results: Path, fit_id: str, estimator: Estimator, log: TrainingLog) -> None:

@@ -83,7 +83,8 @@ class ExactTerms:
         with torch.enable_grad():
             value = self(theta, data)
             (gradient,) = torch.autograd.grad(value.sum(), theta)
-        return value.detach(), gradient
+        # A term without theta has an expanded zero as gradient, which nobody could add to in place.
+        return value.detach(), gradient.contiguous()
 
     def curvature(self, theta: Tensor, data: Summaries) -> Tensor:
         """Minus the Hessian (E, p, p)."""

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
+
+from touchneedle.benchmark.metrics.scores import Row
+from touchneedle.benchmark.records import Direction, Metric
 
 Average = tuple[float, float]
 """Value and standard error; NaN where there is too little to average."""
@@ -49,3 +53,21 @@ def share_error(share: float, n: int) -> float:
     """Binomial error with half a count added on either side, so that 0 and 1 have one too."""
     padded = (share * n + 0.5) / (n + 1)
     return math.sqrt(padded * (1 - padded) / n)
+
+
+def value_row(name: str, value: Average, n: int, direction: Direction, at: Row, reason: str = "too few valid fits to average") -> Metric:
+    """The row of an average over ``n``, or n/a with the reason where there was too little to average."""
+    if not math.isfinite(value[0]):
+        return missing_fit(name, reason, **at)
+    stderr = value[1] if math.isfinite(value[1]) else None
+    return Metric(family="fit", name=name, at=at, value=value[0], stderr=stderr, n=n, direction=direction)
+
+
+def target_row(name: str, value: Average, n: int, target: float, at: Row) -> Metric:
+    """The row of an average that should be ``target``."""
+    return value_row(name, value, n, "target", {**at, "target": target})
+
+
+def missing_fit(name: str, reason: str, **at: Any) -> Metric:
+    """An n/a row of the fit family that says why."""
+    return Metric(family="fit", name=name, at={**at, "reason": reason}, value=None)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -27,12 +27,14 @@ class EvaluationContext:
 
     Attributes:
         seed: base seed of the test events (one per toy and repetition, the same for all estimators).
+        retrain: trains the same method as network k on an event set of its own; None where nobody can.
     """
 
     toy: Toy
     estimator: Estimator
     config: EvaluationConfig
     seed: int
+    retrain: Callable[[int], Estimator] | None = None
 
     def generator(self, *labels: object) -> torch.Generator:
         """A generator for one purpose, the same for every estimator of this toy."""

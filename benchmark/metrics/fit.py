@@ -4,7 +4,8 @@ At every theta point and number of events, the estimator and the oracle fit the 
 pool. Units: *oracle sigma* is the mean of the oracle's Hessian sigma over its valid fits of that point and number
 of events; toys without an oracle use the median of the estimator's own. Standard errors are those of the
 pseudo-experiments (and, where said, of the pool); the network is the same in all of them, so what another training
-would give is not in them.
+would give is not in them (``network``: frozen). `touchneedle.benchmark.metrics.retrained` adds it on demand. A fit
+that failed enters no average: ``failed_fits`` counts it, and the interval score takes it for an interval that missed.
 
 Rows, per parameter unless said:
 
@@ -21,28 +22,28 @@ Rows, per parameter unless said:
   event, which leaves the expectation and removes most of the noise.
 * ``surface_error`` (rms of 20 surface fits against exact ones, in sigma), ``outside_share`` and ``failed_fits``:
   per point and number of events.
+* ``worst_bias``, ``worst_coverage``, ``interval_score``, ``minima``: see the modules of their names.
 """
 
 from __future__ import annotations
 
-import math
 import statistics
-from dataclasses import dataclass, replace
-from functools import cached_property
-from typing import Any
+from dataclasses import replace
 
-from torch import Tensor
-
-from touchneedle.benchmark.metrics.averages import Average, mean_and_error, median_and_error, share_and_error, share_error, width_and_error
+from touchneedle.benchmark.metrics.averages import missing_fit, target_row, value_row
 from touchneedle.benchmark.metrics.context import EvaluationContext
+from touchneedle.benchmark.metrics.fit_cells import Cell, Outcome, fit_point
+from touchneedle.benchmark.metrics.interval_score import interval_score_row
+from touchneedle.benchmark.metrics.minima import minima_rows
+from touchneedle.benchmark.metrics.retrained import retrained_scores
 from touchneedle.benchmark.metrics.scores import BOTH, REGULAR, MetricInfo, Row, Scores
-from touchneedle.benchmark.records import Direction, Metric
+from touchneedle.benchmark.metrics.worst import worst_rows
+from touchneedle.benchmark.records import Metric
 from touchneedle.conf.errors import InputError
 from touchneedle.inference.mean_score import covariance_at, first_order_bias
 from touchneedle.inference.n_star import MAX_EVENTS, BiasCurve, NStar, bias_curve, n_star, reconcile
-from touchneedle.inference.pseudo_experiments import PseudoExperiments, draw_pseudo_experiments
-from touchneedle.inference.pseudo_fits import FitOptions, PseudoFits, fit_pseudo_experiments
 
+RETRAINED = "evaluation.retrain, regular toy"
 METRICS = (
     MetricInfo("fit", "n_star", "events at which the bias reaches 0.2 oracle sigma (primary)", "higher", BOTH),
     MetricInfo("fit", "bias_vs_oracle", "mean difference to the oracle's fit of the same data, in oracle sigma", "target", BOTH),
@@ -56,37 +57,64 @@ METRICS = (
     MetricInfo("fit", "surface_error", "rms of the fast fits against exact ones, in sigma", "lower", REGULAR),
     MetricInfo("fit", "outside_share", "share of fits outside the fast surface, refitted exactly", "lower", REGULAR),
     MetricInfo("fit", "failed_fits", "share of fits that did not converge", "lower", REGULAR),
+    MetricInfo("fit", "worst_bias", "largest |bias| over points and parameters, p-value corrected for their number", "lower", REGULAR),
+    MetricInfo("fit", "worst_coverage", "least likely coverage over points and parameters, p-value corrected likewise", "target", REGULAR),
+    MetricInfo("fit", "interval_score", "FAIR Universe score of the 68 % intervals, at a stated number of them", "higher", REGULAR),
+    MetricInfo("fit", "training_spread", "standard deviation of the bias between retrained networks", "lower", RETRAINED),
+    MetricInfo("fit", "minima", "distinct maxima of ln L within two sigma of the best, from many starts", "target"),
 )
 NAMES = tuple(info.name for info in METRICS)
-LEVELS = {"coverage_68": (math.erf(1 / math.sqrt(2)), 1.0), "coverage_95": (math.erf(2 / math.sqrt(2)), 4.0)}
+JOINT = ("worst_bias", "worst_coverage", "interval_score")
+ELSEWHERE = ("minima", "training_spread")
+PER_POINT = tuple(name for name in NAMES if name not in JOINT + ELSEWHERE)
 SCORE_EVENTS = 20_000
 REPLICAS = 50
-N_CHECK = 20
-NO_ORACLE = "the toy has no exact density to compare with"
 
 
 def fit_scores(context: EvaluationContext) -> Scores:
     """Metric rows of the fit family, and one row per pseudo-experiment and parameter for ``fits.parquet``."""
+    scores = Scores(minima_rows(context))
     reason = _unfit(context)
     if reason:
-        return Scores([_missing(name, reason) for name in NAMES])
-    scores, table, seconds = Scores(), list[Row](), list[float]()
+        scores.metrics += [missing_fit(name, reason) for name in NAMES if name != "minima"]
+        return scores
+    scores.add(_frozen_scores(context))
+    scores.add(retrained_scores(context))
+    return scores
+
+
+def _frozen_scores(context: EvaluationContext) -> Scores:
+    """Fits by the one trained network."""
+    scores, table, seconds, fitted = Scores(), list[Row](), list[float](), list[list[Outcome]]()
+    reason = ""
     for index, theta in enumerate(context.points):
         try:
-            cells = _fit_point(context, index, theta)
+            cells = fit_point(context, index, theta)
         except InputError as error:
-            scores.metrics += [_missing(name, str(error), point=index) for name in NAMES]
+            reason = str(error)
+            scores.metrics += [missing_fit(name, reason, point=index) for name in PER_POINT]
             continue
+        fitted.append([cell.outcome() for cell in cells])
         for cell in cells:
             scores.metrics += cell.rows()
             table += cell.table()
             seconds.append(cell.fits.seconds_per_fit)
         scores.metrics += _n_star_rows(context, cells) + _score_rows(context, cells[-1])
+    scores.metrics += _joint_rows(context, fitted) if fitted else [missing_fit(name, reason) for name in JOINT]
     if seconds:
         scores.cost["fit_seconds"] = statistics.mean(seconds)
     if table:
         scores.tables["fits"] = table
     return scores
+
+
+def _joint_rows(context: EvaluationContext, fitted: list[list[Outcome]]) -> list[Metric]:
+    """Rows over all theta points together, for each number of events."""
+    rows = []
+    for outcomes in zip(*fitted, strict=True):
+        generator = context.generator("interval score", outcomes[0].n_events)
+        rows += [*worst_rows(outcomes, len(context.points)), interval_score_row(outcomes, generator)]
+    return rows
 
 
 def _unfit(context: EvaluationContext) -> str:
@@ -95,162 +123,6 @@ def _unfit(context: EvaluationContext) -> str:
     if not context.estimator.additive:
         return "the likelihood is not a sum over events (additive=False)"
     return ""
-
-
-def _fit_point(context: EvaluationContext, index: int, theta: Tensor) -> list[Cell]:
-    pool = context.events_at(theta, context.config.n_pool, "pool", index)
-    cells = []
-    for n_events in sorted(context.config.n_events):
-        generator = context.generator("experiments", index, n_events)
-        parameters = context.toy.spec.parameters
-        experiments = draw_pseudo_experiments(pool, theta, n_events, context.config.n_experiments, parameters, generator)
-        cells.append(_fit_cell(context, index, experiments))
-    return cells
-
-
-def _fit_cell(context: EvaluationContext, index: int, experiments: PseudoExperiments) -> Cell:
-    oracle = context.oracle
-    rates = context.toy.rates
-    options = FitOptions(max_exact=context.config.n_exact, n_check=min(N_CHECK, context.config.n_exact))
-    if oracle is None:
-        return Cell(context, index, experiments, fit_pseudo_experiments(context.estimator, experiments, rates=rates, options=options), None)
-    exact = fit_pseudo_experiments(oracle, experiments, rates=rates)
-    if type(context.estimator) is type(oracle):
-        return Cell(context, index, experiments, exact, exact)
-    metric = exact.pool_covariance if bool(exact.pool_covariance.isfinite().all()) else None
-    fits = fit_pseudo_experiments(context.estimator, experiments, rates=rates, metric_covariance=metric, options=options)
-    return Cell(context, index, experiments, fits, exact)
-
-
-@dataclass(frozen=True)
-class Cell:
-    """Fits of one theta point and number of events, by the estimator and (if any) the oracle."""
-
-    context: EvaluationContext
-    index: int
-    experiments: PseudoExperiments
-    fits: PseudoFits
-    oracle: PseudoFits | None
-
-    @cached_property
-    def count(self) -> int:
-        """Experiments that everybody fitted."""
-        return min(len(self.fits), len(self.fits if self.oracle is None else self.oracle))
-
-    @cached_property
-    def reference_sigma(self) -> Tensor:
-        """Oracle sigma (p,), or the estimator's own median; NaN without valid fits."""
-        if self.oracle is not None:
-            return self.oracle.sigma[self.oracle.valid].mean(0)
-        return self.fits.sigma[self.fits.valid].quantile(0.5, dim=0) if bool(self.fits.valid.any()) else self.fits.sigma.mean(0) * math.nan
-
-    @cached_property
-    def valid(self) -> Tensor:
-        """The estimator's valid fits (count,)."""
-        return self.fits.valid[: self.count]
-
-    @cached_property
-    def paired(self) -> Tensor:
-        """Experiments that both fitted (count,)."""
-        return self.valid if self.oracle is None else self.valid & self.oracle.valid[: self.count]
-
-    @property
-    def unit(self) -> str:
-        """Which sigma biases are given in."""
-        return "own_sigma" if self.oracle is None else "oracle_sigma"
-
-    @property
-    def pool_variance(self) -> float:
-        """Variance of the shared fluctuation of the pool, relative to that of one experiment: n / N_pool."""
-        return self.experiments.n_events / self.experiments.effective_pool
-
-    def at(self, **more: str | float | int | bool | None) -> dict[str, str | float | int | bool | None]:
-        """Where the rows of this cell hold."""
-        return {"point": self.index, "n_events": self.experiments.n_events, **more}
-
-    def rows(self) -> list[Metric]:
-        """All rows of this point and number of events but n* and the mean score."""
-        parameters = self.context.toy.spec.parameters
-        rows = [row for column in range(len(parameters)) for row in self._parameter_rows(column, parameters.names[column])]
-        for order, column in enumerate(parameters.interest):
-            rows += [self._coverage_row(name, order, parameters.names[column]) for name in LEVELS]
-        return rows + self._health_rows()
-
-    def best_bias(self, column: int) -> Average:
-        """Mean paired difference to the oracle in its sigma, or the plain bias without an oracle."""
-        if self.oracle is None:
-            return self._bias(column)
-        difference = self.fits.theta[: self.count, column] - self.oracle.theta[: self.count, column]
-        return mean_and_error(difference[self.paired] / self.reference_sigma[column])
-
-    def _bias(self, column: int) -> Average:
-        difference = self.fits.theta[: self.count, column] - self.experiments.theta_true[column]
-        return mean_and_error(difference[self.valid] / self.reference_sigma[column], self.pool_variance)
-
-    def _parameter_rows(self, column: int, name: str) -> list[Metric]:
-        at = self.at(parameter=name)
-        valid, sigma = self.valid, self.fits.sigma[: self.count, column]
-        pull = ((self.fits.theta[: self.count, column] - self.experiments.theta_true[column]) / sigma)[valid]
-        n = int(valid.sum())
-        return [
-            self._against_oracle("bias_vs_oracle", column, at),
-            _target("bias", self._bias(column), n, 0.0, {**at, "unit": self.unit}),
-            _target("pull_mean", mean_and_error(pull, self.pool_variance), n, 0.0, at),
-            _target("pull_width", width_and_error(pull), n, 1.0, at),
-            self._against_oracle("width_vs_oracle", column, at),
-        ]
-
-    def _against_oracle(self, name: str, column: int, at: Row) -> Metric:
-        if self.oracle is None:
-            return _missing(name, NO_ORACLE, **at)
-        n = int(self.paired.sum())
-        if name == "bias_vs_oracle":
-            return _target(name, self.best_bias(column), n, 0.0, at)
-        ratio = (self.fits.sigma[: self.count, column] / self.oracle.sigma[: self.count, column])[self.paired]
-        generator = self.context.generator("bootstrap", self.index, self.experiments.n_events)
-        return _target(name, median_and_error(ratio, generator), n, 1.0, at)
-
-    def _coverage_row(self, name: str, order: int, parameter: str) -> Metric:
-        level, cut = LEVELS[name]
-        covered = (self.fits.t_true[: self.count, order] <= cut)[self.valid]
-        at = self.at(parameter=parameter, level=round(level, 4), network="frozen")
-        return _target(name, share_and_error(covered), len(covered), round(level, 4), at)
-
-    def _health_rows(self) -> list[Metric]:
-        fits = self.fits
-        at = self.at(method=fits.method, surface_failed=fits.surface_failed)
-        failed = share_and_error(~self.valid)
-        outside = (fits.share_outside, share_error(fits.share_outside, len(self.experiments)))
-        error = (fits.check_rms, fits.check_rms / math.sqrt(2 * max(1, fits.check_count * len(self.reference_sigma))))
-        return [
-            _row("surface_error", error, fits.check_count, "lower", at, "no surface was checked: exact fits"),
-            _row("outside_share", outside, len(self.experiments), "lower", at),
-            _row("failed_fits", failed, self.count, "lower", at),
-        ]
-
-    def table(self) -> list[Row]:
-        """One row per pseudo-experiment and parameter."""
-        parameters = self.context.toy.spec.parameters
-        return [self._table_row(e, column, name) for e in range(self.count) for column, name in enumerate(parameters.names)]
-
-    def _table_row(self, e: int, column: int, name: str) -> Row:
-        interest = self.context.toy.spec.parameters.interest
-        row: Row = {
-            "point": self.index,
-            "n_events": self.experiments.n_events,
-            "experiment": e,
-            "n_observed": int(self.experiments.counts[e]),
-            "parameter": name,
-            "truth": float(self.experiments.theta_true[column]),
-        }
-        order = interest.index(column) if column in interest else None
-        for prefix, fits in (("", self.fits), ("oracle_", self.oracle)):
-            row[f"{prefix}value"] = None if fits is None else float(fits.theta[e, column])
-            row[f"{prefix}sigma"] = None if fits is None else float(fits.sigma[e, column])
-            row[f"{prefix}t"] = None if fits is None or order is None else float(fits.t_true[e, order])
-            row[f"{prefix}valid"] = None if fits is None else bool(fits.valid[e])
-            row[f"{prefix}exact"] = None if fits is None else bool(fits.exact[e])
-        return row
 
 
 def _n_star_rows(context: EvaluationContext, cells: list[Cell]) -> list[Metric]:
@@ -279,7 +151,7 @@ def _n_star_row(cell: Cell, parameter: str, result: NStar, method: str) -> Metri
     at: Row = {"point": cell.index, "parameter": parameter, "method": method, "reference": "truth" if cell.oracle is None else "oracle"}
     if result.censored:
         at["censored"] = result.censored
-    return _row("n_star", (result.value, result.stderr), len(cell.experiments.pool), "higher", at)
+    return value_row("n_star", (result.value, result.stderr), len(cell.experiments.pool), "higher", at)
 
 
 def _score_rows(context: EvaluationContext, cell: Cell) -> list[Metric]:
@@ -292,19 +164,4 @@ def _score_rows(context: EvaluationContext, cell: Cell) -> list[Metric]:
     score = first_order_bias(context.estimator, context.oracle, experiments, covariance, local, max_events=SCORE_EVENTS)
     at: Row = {"point": cell.index, "n_events": n, "unit": cell.unit}
     values = [(float(bias), float(error)) for bias, error in zip(score.bias, score.stderr, strict=True)]
-    return [_target("mean_score", values[k], score.count, 0.0, {**at, "parameter": parameters.names[k]}) for k in parameters.interest]
-
-
-def _row(name: str, value: Average, n: int, direction: Direction, at: Row, reason: str = "too few valid fits to average") -> Metric:
-    if not math.isfinite(value[0]):
-        return _missing(name, reason, **at)
-    stderr = value[1] if math.isfinite(value[1]) else None
-    return Metric(family="fit", name=name, at=at, value=value[0], stderr=stderr, n=n, direction=direction)
-
-
-def _target(name: str, value: Average, n: int, target: float, at: Row) -> Metric:
-    return _row(name, value, n, "target", {**at, "target": target})
-
-
-def _missing(name: str, reason: str, **at: Any) -> Metric:
-    return Metric(family="fit", name=name, at={**at, "reason": reason}, value=None)
+    return [target_row("mean_score", values[k], score.count, 0.0, {**at, "parameter": parameters.names[k]}) for k in parameters.interest]

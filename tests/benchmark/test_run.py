@@ -44,7 +44,7 @@ def test_a_run_leaves_one_record_and_is_not_repeated(tmp_path: Path) -> None:
     config = cell(tmp_path, "oracle")
     record = run(config)
     assert record.status == "ok", record.reason
-    assert {row.family for row in record.metrics} == {"density", "calibration", "closure", "fit"}
+    assert {row.family for row in record.metrics} == {"density", "calibration", "closure", "fit", "gates"}
     assert all(row.stderr is not None or row.value is None for row in record.metrics), [row for row in record.metrics if row.stderr is None]
     file = tmp_path / f"{record.run_id}.json"
     written = file.stat().st_mtime_ns

@@ -1,0 +1,94 @@
+"""The trained estimator of a cell: its kept weights, or a training whose weights are kept."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import cast
+
+import torch
+
+from touchneedle.benchmark.config import ExperimentConfig
+from touchneedle.benchmark.data import make_events
+from touchneedle.benchmark.identity import identify
+from touchneedle.benchmark.seeding import derive_seed
+from touchneedle.benchmark.store import clear_unfinished_fit, load_fit, save_fit
+from touchneedle.benchmark.training_log import TrainingLog
+from touchneedle.conf.errors import SkipCell
+from touchneedle.estimators.base import Estimator, build_estimator
+from touchneedle.estimators.ensemble import Ensemble
+from touchneedle.toys.base import Events, Toy
+
+
+def fitted(config: ExperimentConfig, toy: Toy, fit_id: str) -> tuple[Estimator, TrainingLog]:
+    """The estimator with its weights, and the log of its training (call with the lock of the cell held).
+
+    Raises `SkipCell` for a design that the estimator cannot use, or a budget that the toy cannot give.
+    """
+    results, seed = Path(config.results), fit_seed(config)
+    clear_unfinished_fit(results, fit_id)
+    estimator = _build(config, toy, seed)
+    if config.design not in estimator.designs:
+        raise SkipCell(f"estimator {config.estimator.name} uses design {' or '.join(sorted(estimator.designs))}; got {config.design}")
+    log = load_fit(results, fit_id, estimator)
+    if log is None:
+        events = make_events(toy, config.budget.n_train, config.design, config.seed)
+        log = _train_members(estimator, events, config, seed)
+        save_fit(results, fit_id, estimator, log)
+    return estimator, log
+
+
+@dataclass
+class Retraining:
+    """Trains the method of a cell again, on event sets of their own: network k is the same cell under a derived seed.
+
+    So its weights are kept and found again like those of any other fit. It belongs to the cell whose lock is held.
+    """
+
+    config: ExperimentConfig
+    toy: Toy
+    logs: list[TrainingLog] = field(default_factory=list)
+
+    def __call__(self, k: int) -> Estimator:
+        """Network k."""
+        config = replace(self.config, seed=derive_seed(self.config.seed, "retrain", k))
+        estimator, log = fitted(config, self.toy, identify(config)[0])
+        self.logs.append(log)
+        return estimator
+
+    @property
+    def cost(self) -> dict[str, float | int | str | None]:
+        """Networks and the seconds that their trainings took, whenever that was; nothing if there are none."""
+        if not self.logs:
+            return {}
+        return {"retrained_networks": len(self.logs), "retrain_seconds": sum(log.seconds for log in self.logs)}
+
+
+def fit_seed(config: ExperimentConfig) -> int:
+    """Seed of the initial weights and of the training's randomness."""
+    return derive_seed(config.seed, "fit", config.toy.name, config.estimator.name)
+
+
+def _build(config: ExperimentConfig, toy: Toy, seed: int) -> Estimator:
+    members = [_build_one(config, toy, derive_seed(seed, "member", k)) for k in range(config.ensemble.members)]
+    return members[0] if len(members) == 1 else Ensemble(members)
+
+
+def _build_one(config: ExperimentConfig, toy: Toy, seed: int) -> Estimator:
+    # Layers draw their initial weights from the global state: fork it, so that nobody else notices.
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_estimator(config.estimator.name, toy.spec, truth=toy, **config.estimator.params)
+
+
+def _train_members(estimator: Estimator, events: Events, config: ExperimentConfig, seed: int) -> TrainingLog:
+    # Lightning takes seconds to import: only where something trains.
+    from touchneedle.benchmark.train import train
+
+    if not isinstance(estimator, Ensemble):
+        return train(estimator, events, config.trainer, config.optimizer, seed)
+    logs = [
+        train(cast(Estimator, member), events, config.trainer, config.optimizer, derive_seed(seed, "member", k))
+        for k, member in enumerate(estimator.members)
+    ]
+    return replace(logs[0], seconds=sum(log.seconds for log in logs))
