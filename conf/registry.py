@@ -26,6 +26,7 @@ TOY_TABLE = {
     "event_table": "touchneedle.toys.event_table:EventTable",
     "fnf_two_class": "touchneedle.toys.fnf_two_class:FnfTwoClass",
     "gaussian_shift": "touchneedle.toys.gaussian_shift:GaussianShift",
+    "linear_gaussian": "touchneedle.toys.linear_gaussian:LinearGaussian",
     "mass_bump": "touchneedle.toys.mass_bump:MassBump",
     "two_moons": "touchneedle.toys.two_moons:TwoMoons",
 }
