@@ -25,6 +25,7 @@ from touchneedle.conf.errors import InputError
 TOY_TABLE = {
     "event_table": "touchneedle.toys.event_table:EventTable",
     "fnf_two_class": "touchneedle.toys.fnf_two_class:FnfTwoClass",
+    "gaussian_mixture": "touchneedle.toys.gaussian_mixture:GaussianMixture",
     "gaussian_shift": "touchneedle.toys.gaussian_shift:GaussianShift",
     "linear_gaussian": "touchneedle.toys.linear_gaussian:LinearGaussian",
     "mass_bump": "touchneedle.toys.mass_bump:MassBump",

@@ -25,10 +25,19 @@ def chain_noise(n: int, dim: int, correlation: float, generator: torch.Generator
 
 def chain_log_prob(residual: Tensor, correlation: float) -> Tensor:
     """Log density of the chain at ``residual`` (n, dim), shape (n,)."""
-    variance = 1 - correlation**2
+    white = chain_whiten(residual, correlation)
+    return -0.5 * white.square().sum(-1) - chain_log_norm(residual.shape[1], correlation)
+
+
+def chain_whiten(residual: Tensor, correlation: float) -> Tensor:
+    """Independent unit normals (n, dim) from draws of the chain: z_i = (e_i - rho e_(i-1)) / sqrt(1 - rho^2)."""
     steps = residual[:, 1:] - correlation * residual[:, :-1]
-    log_norm = 0.5 * residual.shape[1] * math.log(2 * math.pi) + 0.5 * steps.shape[1] * math.log(variance)
-    return -0.5 * (residual[:, 0] ** 2 + steps.square().sum(-1) / variance) - log_norm
+    return torch.cat([residual[:, :1], steps / math.sqrt(1 - correlation**2)], -1)
+
+
+def chain_log_norm(dim: int, correlation: float) -> float:
+    """Minus the log density of the chain at its mode: half the log determinant of 2 pi times its covariance."""
+    return 0.5 * dim * math.log(2 * math.pi) + 0.5 * (dim - 1) * math.log1p(-(correlation**2))
 
 
 def waves(dim: int, count: int) -> Tensor:
