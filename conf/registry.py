@@ -28,6 +28,7 @@ TOY_TABLE = {
     "gaussian_mixture": "touchneedle.toys.gaussian_mixture:GaussianMixture",
     "gaussian_shift": "touchneedle.toys.gaussian_shift:GaussianShift",
     "linear_gaussian": "touchneedle.toys.linear_gaussian:LinearGaussian",
+    "many_nuisances": "touchneedle.toys.many_nuisances:ManyNuisances",
     "mass_bump": "touchneedle.toys.mass_bump:MassBump",
     "two_moons": "touchneedle.toys.two_moons:TwoMoons",
 }
