@@ -30,6 +30,7 @@ TOY_TABLE = {
     "linear_gaussian": "touchneedle.toys.linear_gaussian:LinearGaussian",
     "many_nuisances": "touchneedle.toys.many_nuisances:ManyNuisances",
     "mass_bump": "touchneedle.toys.mass_bump:MassBump",
+    "near_manifold": "touchneedle.toys.near_manifold:NearManifold",
     "two_moons": "touchneedle.toys.two_moons:TwoMoons",
 }
 
