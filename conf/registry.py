@@ -23,10 +23,16 @@ from typing import Any, TypeVar
 from touchneedle.conf.errors import InputError
 
 TOY_TABLE = {
+    "copula": "touchneedle.toys.copula:Copula",
     "event_table": "touchneedle.toys.event_table:EventTable",
     "fnf_two_class": "touchneedle.toys.fnf_two_class:FnfTwoClass",
+    "gaussian_mixture": "touchneedle.toys.gaussian_mixture:GaussianMixture",
     "gaussian_shift": "touchneedle.toys.gaussian_shift:GaussianShift",
+    "linear_gaussian": "touchneedle.toys.linear_gaussian:LinearGaussian",
+    "many_nuisances": "touchneedle.toys.many_nuisances:ManyNuisances",
     "mass_bump": "touchneedle.toys.mass_bump:MassBump",
+    "near_manifold": "touchneedle.toys.near_manifold:NearManifold",
+    "slcp": "touchneedle.toys.slcp:Slcp",
     "two_moons": "touchneedle.toys.two_moons:TwoMoons",
 }
 
