@@ -25,6 +25,7 @@ from touchneedle.conf.errors import InputError
 TOY_TABLE = {
     "event_table": "touchneedle.toys.event_table:EventTable",
     "fnf_two_class": "touchneedle.toys.fnf_two_class:FnfTwoClass",
+    "forward_backward": "touchneedle.toys.forward_backward:ForwardBackward",
     "gaussian_shift": "touchneedle.toys.gaussian_shift:GaussianShift",
     "mass_bump": "touchneedle.toys.mass_bump:MassBump",
     "two_moons": "touchneedle.toys.two_moons:TwoMoons",
