@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 from touchneedle.conf.errors import InputError
 
 TOY_TABLE = {
+    "crystal_ball": "touchneedle.toys.crystal_ball:CrystalBall",
     "event_table": "touchneedle.toys.event_table:EventTable",
     "fnf_two_class": "touchneedle.toys.fnf_two_class:FnfTwoClass",
     "forward_backward": "touchneedle.toys.forward_backward:ForwardBackward",
