@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 from touchneedle.conf.errors import InputError
 
 TOY_TABLE = {
+    "breit_wigner_interference": "touchneedle.toys.breit_wigner_interference:BreitWignerInterference",
     "crystal_ball": "touchneedle.toys.crystal_ball:CrystalBall",
     "event_table": "touchneedle.toys.event_table:EventTable",
     "fnf_two_class": "touchneedle.toys.fnf_two_class:FnfTwoClass",
