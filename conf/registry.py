@@ -25,6 +25,7 @@ from touchneedle.conf.errors import InputError
 TOY_TABLE = {
     "breit_wigner_interference": "touchneedle.toys.breit_wigner_interference:BreitWignerInterference",
     "crystal_ball": "touchneedle.toys.crystal_ball:CrystalBall",
+    "decay_time": "touchneedle.toys.decay_time:DecayTime",
     "drell_yan_angular": "touchneedle.toys.drell_yan_angular:DrellYanAngular",
     "event_table": "touchneedle.toys.event_table:EventTable",
     "fnf_two_class": "touchneedle.toys.fnf_two_class:FnfTwoClass",
