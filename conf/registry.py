@@ -32,6 +32,7 @@ TOY_TABLE = {
     "forward_backward": "touchneedle.toys.forward_backward:ForwardBackward",
     "gaussian_shift": "touchneedle.toys.gaussian_shift:GaussianShift",
     "mass_bump": "touchneedle.toys.mass_bump:MassBump",
+    "neutrino_oscillation": "touchneedle.toys.neutrino_oscillation:NeutrinoOscillation",
     "two_moons": "touchneedle.toys.two_moons:TwoMoons",
 }
 
