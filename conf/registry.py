@@ -23,15 +23,21 @@ from typing import Any, TypeVar
 from touchneedle.conf.errors import InputError
 
 TOY_TABLE = {
+    "breit_wigner_interference": "touchneedle.toys.breit_wigner_interference:BreitWignerInterference",
     "copula": "touchneedle.toys.copula:Copula",
+    "crystal_ball": "touchneedle.toys.crystal_ball:CrystalBall",
+    "decay_time": "touchneedle.toys.decay_time:DecayTime",
+    "drell_yan_angular": "touchneedle.toys.drell_yan_angular:DrellYanAngular",
     "event_table": "touchneedle.toys.event_table:EventTable",
     "fnf_two_class": "touchneedle.toys.fnf_two_class:FnfTwoClass",
+    "forward_backward": "touchneedle.toys.forward_backward:ForwardBackward",
     "gaussian_mixture": "touchneedle.toys.gaussian_mixture:GaussianMixture",
     "gaussian_shift": "touchneedle.toys.gaussian_shift:GaussianShift",
     "linear_gaussian": "touchneedle.toys.linear_gaussian:LinearGaussian",
     "many_nuisances": "touchneedle.toys.many_nuisances:ManyNuisances",
     "mass_bump": "touchneedle.toys.mass_bump:MassBump",
     "near_manifold": "touchneedle.toys.near_manifold:NearManifold",
+    "neutrino_oscillation": "touchneedle.toys.neutrino_oscillation:NeutrinoOscillation",
     "slcp": "touchneedle.toys.slcp:Slcp",
     "two_moons": "touchneedle.toys.two_moons:TwoMoons",
 }
