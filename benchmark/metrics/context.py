@@ -11,7 +11,7 @@ from torch import Tensor
 from touchneedle.benchmark.config import EvaluationConfig
 from touchneedle.benchmark.seeding import derive_generator
 from touchneedle.estimators.base import Estimator, build_estimator
-from touchneedle.toys.base import Events, ExactToy, FiniteToy, SimulatedToy, Toy
+from touchneedle.toys.base import Events, ExactToy, FiniteToy, SignedToy, SimulatedToy, Toy
 
 # Prior quantiles of the parameters of interest at the theta points beyond nominal; nuisances sit at
 # plus or minus one constraint sigma there, with alternating signs.
@@ -43,7 +43,7 @@ class EvaluationContext:
     @cached_property
     def oracle(self) -> Estimator | None:
         """The exact answer, in float64, where the toy has one."""
-        if not isinstance(self.toy, ExactToy):
+        if not isinstance(self.toy, ExactToy | SignedToy):
             return None
         return build_estimator("oracle", self.toy.spec, truth=self.toy).double()
 
@@ -56,6 +56,12 @@ class EvaluationContext:
         if not isinstance(toy, SimulatedToy):
             raise TypeError(f"{toy.spec.name} can neither be sampled nor reweighted")
         return toy.sample(theta.expand(n, -1), generator=self.generator(*labels))
+
+    def observed_at(self, theta: Tensor, n: int, *labels: object) -> Events:
+        """Like `events_at`, but as data come: signed toys give events of unit weight, or raise `InputError`."""
+        if isinstance(self.toy, SignedToy):
+            return self.toy.observe(theta.expand(n, -1), generator=self.generator(*labels))
+        return self.events_at(theta, n, *labels)
 
 
 def theta_points(toy: Toy, n_points: int) -> Tensor:

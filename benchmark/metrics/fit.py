@@ -98,7 +98,7 @@ def _unfit(context: EvaluationContext) -> str:
 
 
 def _fit_point(context: EvaluationContext, index: int, theta: Tensor) -> list[Cell]:
-    pool = context.events_at(theta, context.config.n_pool, "pool", index)
+    pool = context.observed_at(theta, context.config.n_pool, "pool", index)
     cells = []
     for n_events in sorted(context.config.n_events):
         generator = context.generator("experiments", index, n_events)
