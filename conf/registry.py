@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 from touchneedle.conf.errors import InputError
 
 TOY_TABLE = {
+    "counting_and_shape": "touchneedle.toys.counting_and_shape:CountingAndShape",
     "event_table": "touchneedle.toys.event_table:EventTable",
     "fnf_two_class": "touchneedle.toys.fnf_two_class:FnfTwoClass",
     "gaussian_shift": "touchneedle.toys.gaussian_shift:GaussianShift",
