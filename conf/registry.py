@@ -28,6 +28,7 @@ TOY_TABLE = {
     "fnf_two_class": "touchneedle.toys.fnf_two_class:FnfTwoClass",
     "gaussian_shift": "touchneedle.toys.gaussian_shift:GaussianShift",
     "mass_bump": "touchneedle.toys.mass_bump:MassBump",
+    "mixed_multiplicity": "touchneedle.toys.mixed_multiplicity:MixedMultiplicity",
     "mixture_weights": "touchneedle.toys.mixture_weights:MixtureWeights",
     "signed_mixture": "touchneedle.toys.signed_mixture:SignedMixture",
     "two_moons": "touchneedle.toys.two_moons:TwoMoons",
