@@ -24,6 +24,7 @@ from touchneedle.conf.errors import InputError
 
 TOY_TABLE = {
     "counting_and_shape": "touchneedle.toys.counting_and_shape:CountingAndShape",
+    "dirichlet_fractions": "touchneedle.toys.dirichlet_fractions:DirichletFractions",
     "event_table": "touchneedle.toys.event_table:EventTable",
     "fnf_two_class": "touchneedle.toys.fnf_two_class:FnfTwoClass",
     "gaussian_shift": "touchneedle.toys.gaussian_shift:GaussianShift",

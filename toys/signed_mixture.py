@@ -37,8 +37,8 @@ class SignedMixture(SignedToy):
     """p(x) = (1 - mu) source(x) + mu target(x; nu) in the plane, from zero-mean isotropic Gaussians N(width^2).
 
     source = [4 N(2.5^2) - N(2.3^2)] / 3 is positive, target = 2 N((2 k)^2) - N((1.2 k)^2) with k = exp(a nu) is
-    negative near the origin (arXiv:2410.10216; Drnevich et al. 2025, arXiv:2512.19913, REVERT); the nuisance
-    on the target's scale is new. Nominal mu = 0, where p = source > 0 and the nuisance has no effect.
+    negative near the origin (Drnevich et al. 2024, arXiv:2410.10216, and 2512.19913); the nuisance on the
+    target's scale is new. Nominal mu = 0, where p = source > 0 and the nuisance has no effect.
 
     Events: a component is drawn in proportion to its absolute coefficient c_k, and weighted with
     sign(c_k) sum |c|, whose mean is 1. At mu = 0 the effective share of the events is 36 %, at mu = 1 11 %.
