@@ -32,6 +32,7 @@ TOY_TABLE = {
     "mixed_multiplicity": "touchneedle.toys.mixed_multiplicity:MixedMultiplicity",
     "mixture_weights": "touchneedle.toys.mixture_weights:MixtureWeights",
     "signed_mixture": "touchneedle.toys.signed_mixture:SignedMixture",
+    "spherical_shell": "touchneedle.toys.spherical_shell:SphericalShell",
     "two_moons": "touchneedle.toys.two_moons:TwoMoons",
 }
 
