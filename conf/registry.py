@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 from touchneedle.conf.errors import InputError
 
 TOY_TABLE = {
+    "checkerboard": "touchneedle.toys.checkerboard:Checkerboard",
     "counting_and_shape": "touchneedle.toys.counting_and_shape:CountingAndShape",
     "dirichlet_fractions": "touchneedle.toys.dirichlet_fractions:DirichletFractions",
     "event_table": "touchneedle.toys.event_table:EventTable",
