@@ -24,9 +24,12 @@ from touchneedle.conf.errors import InputError
 
 TOY_TABLE = {
     "breit_wigner_interference": "touchneedle.toys.breit_wigner_interference:BreitWignerInterference",
+    "checkerboard": "touchneedle.toys.checkerboard:Checkerboard",
     "copula": "touchneedle.toys.copula:Copula",
+    "counting_and_shape": "touchneedle.toys.counting_and_shape:CountingAndShape",
     "crystal_ball": "touchneedle.toys.crystal_ball:CrystalBall",
     "decay_time": "touchneedle.toys.decay_time:DecayTime",
+    "dirichlet_fractions": "touchneedle.toys.dirichlet_fractions:DirichletFractions",
     "drell_yan_angular": "touchneedle.toys.drell_yan_angular:DrellYanAngular",
     "event_table": "touchneedle.toys.event_table:EventTable",
     "fnf_two_class": "touchneedle.toys.fnf_two_class:FnfTwoClass",
@@ -36,9 +39,13 @@ TOY_TABLE = {
     "linear_gaussian": "touchneedle.toys.linear_gaussian:LinearGaussian",
     "many_nuisances": "touchneedle.toys.many_nuisances:ManyNuisances",
     "mass_bump": "touchneedle.toys.mass_bump:MassBump",
+    "mixed_multiplicity": "touchneedle.toys.mixed_multiplicity:MixedMultiplicity",
+    "mixture_weights": "touchneedle.toys.mixture_weights:MixtureWeights",
     "near_manifold": "touchneedle.toys.near_manifold:NearManifold",
     "neutrino_oscillation": "touchneedle.toys.neutrino_oscillation:NeutrinoOscillation",
+    "signed_mixture": "touchneedle.toys.signed_mixture:SignedMixture",
     "slcp": "touchneedle.toys.slcp:Slcp",
+    "spherical_shell": "touchneedle.toys.spherical_shell:SphericalShell",
     "two_moons": "touchneedle.toys.two_moons:TwoMoons",
 }
 

@@ -22,7 +22,12 @@ class Oracle(TruthControl):
 
     Config = OracleConfig
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"log_prob", "sample", "score"})
+    signed_capabilities: ClassVar[frozenset[Capability]] = frozenset({"score", "signed"})
     normalised = True
+
+    def ratio(self, x: Tensor, theta: Tensor) -> Tensor:
+        """p(x|theta) / p(x|theta_0), shape (n,), which is negative where a signed density is."""
+        return self.exact_ratio(*self._checked(x, theta), self.nominal)
 
     def _log_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
         return self.exact_log_ratio(x, theta, self.nominal)
@@ -32,7 +37,7 @@ class Oracle(TruthControl):
         return self.toy.log_prob(x, theta)
 
     def _log_prob(self, x: Tensor, theta: Tensor) -> Tensor:
-        return self.toy.log_prob(x, theta)
+        return self.exact_toy.log_prob(x, theta)
 
     def _sample(self, theta: Tensor, generator: torch.Generator) -> Tensor:
-        return self.toy.sample(theta, generator=generator).x
+        return self.exact_toy.sample(theta, generator=generator).x

@@ -165,8 +165,17 @@ class SignedToy(SimulatedToy):
         self.spec.parameters.check(theta)
         return self._density(x, theta)
 
+    def observe(self, theta: Tensor, *, generator: torch.Generator) -> Events:
+        """Events of unit weight, as data are, one per row of theta (n, p); `InputError` where the density is negative."""
+        theta = check_matrix("theta", theta, self.spec.theta_dim)
+        self.spec.parameters.check(theta)
+        return self._observe(theta, generator)
+
     @abstractmethod
     def _density(self, x: Tensor, theta: Tensor) -> Tensor: ...
+
+    def _observe(self, theta: Tensor, generator: torch.Generator) -> Events:
+        raise NotImplementedError(f"{self.spec.name} cannot draw unweighted events")
 
 
 class FiniteToy(Toy):

@@ -12,7 +12,7 @@ from torch import Tensor
 from touchneedle.benchmark.config import EvaluationConfig
 from touchneedle.benchmark.seeding import derive_generator
 from touchneedle.estimators.base import Estimator, build_estimator
-from touchneedle.toys.base import Events, ExactToy, FiniteToy, SimulatedToy, Toy
+from touchneedle.toys.base import Events, ExactToy, FiniteToy, SignedToy, SimulatedToy, Toy
 
 # Prior quantiles of the parameters of interest at the theta points beyond nominal; nuisances sit at
 # plus or minus one constraint sigma there, with alternating signs.
@@ -48,7 +48,7 @@ class EvaluationContext:
     @cached_property
     def oracle(self) -> Estimator | None:
         """The exact answer, in float64, where the toy has one."""
-        if not isinstance(self.toy, ExactToy):
+        if not isinstance(self.toy, ExactToy | SignedToy):
             return None
         return build_estimator("oracle", self.toy.spec, truth=self.toy).double()
 
@@ -62,6 +62,7 @@ class EvaluationContext:
             raise TypeError(f"{toy.spec.name} can neither be sampled nor reweighted")
         return toy.sample(theta.expand(n, -1), generator=self.generator(*labels))
 
+<<<<<<< HEAD
     @property
     def batch_size(self) -> int:
         """Events that fit into memory at once, whatever is computed of them."""
@@ -74,6 +75,13 @@ class EvaluationContext:
             return
         for start in range(0, n, self.batch_size):
             yield self.events_at(theta, min(self.batch_size, n - start), *labels, start)
+=======
+    def observed_at(self, theta: Tensor, n: int, *labels: object) -> Events:
+        """Like `events_at`, but as data come: signed toys give events of unit weight, or raise `InputError`."""
+        if isinstance(self.toy, SignedToy):
+            return self.toy.observe(theta.expand(n, -1), generator=self.generator(*labels))
+        return self.events_at(theta, n, *labels)
+>>>>>>> t_shapes
 
 
 def theta_points(toy: Toy, n_points: int) -> Tensor:

@@ -54,7 +54,7 @@ def _scan_rows(context: EvaluationContext) -> list[Row]:
 
 def _scan_events(context: EvaluationContext) -> Events:
     nominal = context.toy.spec.parameters.nominal
-    events = context.events_at(nominal, context.toy.fit_events, "scan")
+    events = context.observed_at(nominal, context.toy.fit_events, "scan")
     if isinstance(context.toy, FiniteToy):
         return events.with_weight(events.weight * context.toy.fit_events / events.weight.sum())
     return events
@@ -67,7 +67,8 @@ def _deviance(context: EvaluationContext, estimator: Estimator, events: Events, 
     total = events.weight.double().sum()
     rate = context.toy.expected_events(theta) / context.toy.expected_events(context.toy.spec.parameters.nominal[None])
     value = shape + total * (rate.log() - rate)
-    return 2 * (value.max() - value)
+    # A signed ratio has no logarithm where it is negative at some event.
+    return 2 * (value[value.isfinite()].max() - value)
 
 
 def _ratio_rows(context: EvaluationContext) -> list[Row]:
