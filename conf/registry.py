@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 from touchneedle.conf.errors import InputError
 
 TOY_TABLE = {
+    "amplitude_interference": "touchneedle.toys.amplitude_interference:AmplitudeInterference",
     "eft_quadratic": "touchneedle.toys.eft_quadratic:EftQuadratic",
     "event_table": "touchneedle.toys.event_table:EventTable",
     "fnf_two_class": "touchneedle.toys.fnf_two_class:FnfTwoClass",
