@@ -24,6 +24,7 @@ from touchneedle.conf.errors import InputError
 
 TOY_TABLE = {
     "amplitude_interference": "touchneedle.toys.amplitude_interference:AmplitudeInterference",
+    "dijet": "touchneedle.toys.dijet:Dijet",
     "eft_quadratic": "touchneedle.toys.eft_quadratic:EftQuadratic",
     "event_table": "touchneedle.toys.event_table:EventTable",
     "fnf_two_class": "touchneedle.toys.fnf_two_class:FnfTwoClass",
