@@ -26,6 +26,7 @@ TOY_TABLE = {
     "amplitude_interference": "touchneedle.toys.amplitude_interference:AmplitudeInterference",
     "dijet": "touchneedle.toys.dijet:Dijet",
     "eft_quadratic": "touchneedle.toys.eft_quadratic:EftQuadratic",
+    "energy_scale": "touchneedle.toys.energy_scale:EnergyScale",
     "event_table": "touchneedle.toys.event_table:EventTable",
     "fnf_two_class": "touchneedle.toys.fnf_two_class:FnfTwoClass",
     "gaussian_shift": "touchneedle.toys.gaussian_shift:GaussianShift",
