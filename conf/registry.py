@@ -31,6 +31,7 @@ TOY_TABLE = {
     "fnf_two_class": "touchneedle.toys.fnf_two_class:FnfTwoClass",
     "gaussian_shift": "touchneedle.toys.gaussian_shift:GaussianShift",
     "mass_bump": "touchneedle.toys.mass_bump:MassBump",
+    "power_law_tail": "touchneedle.toys.power_law_tail:PowerLawTail",
     "two_moons": "touchneedle.toys.two_moons:TwoMoons",
 }
 
