@@ -24,6 +24,7 @@ from touchneedle.conf.errors import InputError
 
 TOY_TABLE = {
     "amplitude_interference": "touchneedle.toys.amplitude_interference:AmplitudeInterference",
+    "dalitz": "touchneedle.toys.dalitz:Dalitz",
     "dijet": "touchneedle.toys.dijet:Dijet",
     "eft_quadratic": "touchneedle.toys.eft_quadratic:EftQuadratic",
     "energy_scale": "touchneedle.toys.energy_scale:EnergyScale",
