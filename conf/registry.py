@@ -23,14 +23,19 @@ from typing import Any, TypeVar
 from touchneedle.conf.errors import InputError
 
 TOY_TABLE = {
+    "amplitude_interference": "touchneedle.toys.amplitude_interference:AmplitudeInterference",
     "breit_wigner_interference": "touchneedle.toys.breit_wigner_interference:BreitWignerInterference",
     "checkerboard": "touchneedle.toys.checkerboard:Checkerboard",
     "copula": "touchneedle.toys.copula:Copula",
     "counting_and_shape": "touchneedle.toys.counting_and_shape:CountingAndShape",
     "crystal_ball": "touchneedle.toys.crystal_ball:CrystalBall",
+    "dalitz": "touchneedle.toys.dalitz:Dalitz",
     "decay_time": "touchneedle.toys.decay_time:DecayTime",
+    "dijet": "touchneedle.toys.dijet:Dijet",
     "dirichlet_fractions": "touchneedle.toys.dirichlet_fractions:DirichletFractions",
     "drell_yan_angular": "touchneedle.toys.drell_yan_angular:DrellYanAngular",
+    "eft_quadratic": "touchneedle.toys.eft_quadratic:EftQuadratic",
+    "energy_scale": "touchneedle.toys.energy_scale:EnergyScale",
     "event_table": "touchneedle.toys.event_table:EventTable",
     "fnf_two_class": "touchneedle.toys.fnf_two_class:FnfTwoClass",
     "forward_backward": "touchneedle.toys.forward_backward:ForwardBackward",
@@ -43,6 +48,7 @@ TOY_TABLE = {
     "mixture_weights": "touchneedle.toys.mixture_weights:MixtureWeights",
     "near_manifold": "touchneedle.toys.near_manifold:NearManifold",
     "neutrino_oscillation": "touchneedle.toys.neutrino_oscillation:NeutrinoOscillation",
+    "power_law_tail": "touchneedle.toys.power_law_tail:PowerLawTail",
     "signed_mixture": "touchneedle.toys.signed_mixture:SignedMixture",
     "slcp": "touchneedle.toys.slcp:Slcp",
     "spherical_shell": "touchneedle.toys.spherical_shell:SphericalShell",
