@@ -11,14 +11,14 @@ from torch import Tensor
 from touchneedle.conf.errors import InputError
 from touchneedle.toys.base import Events, ExactToy, Feature, GaussianConstraint, Normal, Parameter, ParameterSpace, ToySpec, Uniform
 from touchneedle.toys.mixture import check_positive
-from touchneedle.toys.quadrature import at_distinct_rows, gauss_legendre
+from touchneedle.toys.quadrature import gauss_legendre, once_per_row
 from touchneedle.toys.rejection import draw_by_rejection
 
 __all__ = ["BreitWignerInterference", "BreitWignerInterferenceConfig"]
 
 REACH = 14.0
 COUPLING = (0.0, 1.5)
-NODES, WEIGHTS = gauss_legendre(80)
+NODES, WEIGHTS = gauss_legendre(80, -1.0, 1.0)
 
 
 @dataclass
@@ -85,7 +85,7 @@ class BreitWignerInterference(ExactToy):
 
     def _log_prob(self, x: Tensor, theta: Tensor) -> Tensor:
         mass = x[:, 0].clamp(self.config.low, self.config.high)
-        value = self._intensity(mass, theta).log() - at_distinct_rows(self._log_norm, theta)
+        value = self._intensity(mass, theta).log() - once_per_row(self._log_norm, theta)
         return torch.where(mass == x[:, 0], value, -math.inf)
 
     def _acceptance(self, x: Tensor, theta: Tensor) -> Tensor:

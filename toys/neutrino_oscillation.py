@@ -11,7 +11,7 @@ from torch import Tensor
 from touchneedle.conf.errors import InputError
 from touchneedle.toys.base import Events, ExactToy, Feature, GaussianConstraint, Normal, Parameter, ParameterSpace, ToySpec, Uniform
 from touchneedle.toys.mixture import check_positive
-from touchneedle.toys.quadrature import at_distinct_rows, gauss_legendre
+from touchneedle.toys.quadrature import gauss_legendre, once_per_row
 from touchneedle.toys.rejection import draw_by_rejection
 
 __all__ = ["NeutrinoOscillation", "NeutrinoOscillationConfig"]
@@ -21,7 +21,7 @@ REACH = 14.0
 SPLITTING = (1.8, 3.6)
 # Radians per (1e-3 eV^2 km / GeV): 1e-3 eV^2 km / (4 GeV hbar c).
 PHASE = 1.26693e-3
-NODES, WEIGHTS = gauss_legendre(96)
+NODES, WEIGHTS = gauss_legendre(96, -1.0, 1.0)
 
 
 @dataclass
@@ -90,7 +90,7 @@ class NeutrinoOscillation(ExactToy):
     def _log_prob(self, x: Tensor, theta: Tensor) -> Tensor:
         log_energy = x[:, 0].clamp(self.config.low, self.config.high).log()
         inside = (x[:, 0] >= self.config.low) & (x[:, 0] <= self.config.high)
-        return torch.where(inside, self._log_density(log_energy, theta) - at_distinct_rows(self._log_norm, theta), -math.inf)
+        return torch.where(inside, self._log_density(log_energy, theta) - once_per_row(self._log_norm, theta), -math.inf)
 
     def _acceptance(self, x: Tensor, theta: Tensor) -> Tensor:
         """Density relative to the flux at its maximum, which lies at E' = (power + b flux_slope) cutoff."""

@@ -1,8 +1,4 @@
-<<<<<<< HEAD
-"""Rejection sampling with one parameter point per event: all events that still wait are tried at once."""
-=======
 """Rejection sampling, one event per row of theta, vectorised."""
->>>>>>> t_amplitude
 
 from __future__ import annotations
 
@@ -11,31 +7,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-<<<<<<< HEAD
-
-def draw_by_rejection(
-    acceptance: Callable[[Tensor, Tensor], Tensor],
-    low: tuple[float, ...],
-    high: tuple[float, ...],
-    theta: Tensor,
-    generator: torch.Generator,
-) -> Tensor:
-    """One event per row of theta (n, p), with density proportional to ``acceptance`` on the box low..high: shape (n, d).
-
-    Proposals are uniform; ``acceptance(x, theta)`` (m,) is the density relative to a bound that may depend on theta,
-    hence between 0 and 1 (von Neumann 1951).
-    """
-    edge, span = torch.tensor(low, dtype=torch.float64), torch.tensor(high, dtype=torch.float64) - torch.tensor(low, dtype=torch.float64)
-    events = torch.empty(len(theta), len(low), dtype=torch.float64)
-    waiting = torch.arange(len(theta))
-    while len(waiting):
-        u = torch.rand(len(waiting), len(low) + 1, generator=generator, dtype=torch.float64)
-        x = edge + span * u[:, 1:]
-        accepted = u[:, 0] < acceptance(x, theta[waiting])
-        events[waiting[accepted]] = x[accepted]
-        waiting = waiting[~accepted]
-    return events
-=======
 Propose = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
 
 
@@ -56,9 +27,29 @@ def rejection_sample(theta: Tensor, propose: Propose, generator: torch.Generator
     return events
 
 
+def draw_by_rejection(
+    acceptance: Callable[[Tensor, Tensor], Tensor],
+    low: tuple[float, ...],
+    high: tuple[float, ...],
+    theta: Tensor,
+    generator: torch.Generator,
+) -> Tensor:
+    """One event per row of theta (n, p), with density proportional to ``acceptance`` on the box low..high: shape (n, d).
+
+    Proposals are uniform; ``acceptance(x, theta)`` (m,) is the density relative to a bound that may depend on theta,
+    hence between 0 and 1 (von Neumann 1951).
+    """
+    edge, end = torch.tensor(low, dtype=torch.float64), torch.tensor(high, dtype=torch.float64)
+
+    def propose(theta: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        x = edge + (end - edge) * torch.rand(len(theta), len(low), generator=generator, dtype=torch.float64)
+        return x, acceptance(x, theta)
+
+    return rejection_sample(theta, propose, generator)
+
+
 def choose(weights: Tensor, generator: torch.Generator) -> Tensor:
     """Index drawn in proportion to the weights of each row (n, k), shape (n,)."""
     total = weights.cumsum(-1)
     u = torch.rand(len(weights), 1, generator=generator, dtype=torch.float64)
     return (u * total[:, -1:] >= total[:, :-1]).sum(-1)
->>>>>>> t_amplitude

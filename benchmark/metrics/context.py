@@ -62,7 +62,6 @@ class EvaluationContext:
             raise TypeError(f"{toy.spec.name} can neither be sampled nor reweighted")
         return toy.sample(theta.expand(n, -1), generator=self.generator(*labels))
 
-<<<<<<< HEAD
     @property
     def batch_size(self) -> int:
         """Events that fit into memory at once, whatever is computed of them."""
@@ -75,13 +74,12 @@ class EvaluationContext:
             return
         for start in range(0, n, self.batch_size):
             yield self.events_at(theta, min(self.batch_size, n - start), *labels, start)
-=======
+
     def observed_at(self, theta: Tensor, n: int, *labels: object) -> Events:
         """Like `events_at`, but as data come: signed toys give events of unit weight, or raise `InputError`."""
         if isinstance(self.toy, SignedToy):
             return self.toy.observe(theta.expand(n, -1), generator=self.generator(*labels))
         return self.events_at(theta, n, *labels)
->>>>>>> t_shapes
 
 
 def theta_points(toy: Toy, n_points: int) -> Tensor:

@@ -33,7 +33,7 @@ NO_ORACLE = "the toy has no exact density to compare with"
 
 def fit_point(context: EvaluationContext, index: int, theta: Tensor, *labels: object) -> list[Cell]:
     """Fits at one theta point (p,), for every number of events in turn; ``labels`` name another set of events than the usual."""
-    pool = context.events_at(theta, context.config.n_pool, "pool", index, *labels)
+    pool = context.observed_at(theta, context.config.n_pool, "pool", index, *labels)
     cells = []
     for n_events in sorted(context.config.n_events):
         generator = context.generator("experiments", index, n_events, *labels)

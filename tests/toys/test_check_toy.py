@@ -9,15 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-<<<<<<< HEAD
-<<<<<<< HEAD
-from touchneedle.benchmark.check_density import MAX_DIM
-=======
 from touchneedle.benchmark.check_density import has_integral
->>>>>>> t_spectra
-=======
-from touchneedle.benchmark.check_density import has_integral
->>>>>>> t_shapes
 from touchneedle.benchmark.check_toy import CheckFailed, check_toy, toy_checks
 from touchneedle.benchmark.checks import CheckResult, run_checks
 from touchneedle.conf import registry
@@ -37,27 +29,11 @@ def exact_names():
 
 @pytest.mark.parametrize("name", exact_names())
 def test_exact_toys_conform(name):
-<<<<<<< HEAD
-    start = time.process_time()
-    toy = build_toy(name)
-    results = check_toy(toy)
-    assert [(result.name, result.message) for result in results if not result.passed] == []
-<<<<<<< HEAD
-    integrals = {"normalised", "samples_follow_density"} if toy.spec.x_dim <= MAX_DIM else set()
-    assert {"score", "bounds", "global_state", *integrals} <= {result.name for result in results}
-=======
-    expected = {"score", "bounds", "global_state"}
-    if has_integral(toy):
-        expected |= {"normalised", "samples_follow_density"}
-    assert expected <= {result.name for result in results}
->>>>>>> t_spectra
-=======
     start, toy = time.process_time(), build_toy(name)
     results = check_toy(toy)
     assert [(result.name, result.message) for result in results if not result.passed] == []
     integrals = {"normalised", "samples_follow_density"} if has_integral(toy) else set()
     assert integrals | {"score", "bounds", "global_state"} <= {result.name for result in results}
->>>>>>> t_shapes
     assert time.process_time() - start < 3
 
 
