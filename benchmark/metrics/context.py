@@ -18,7 +18,7 @@ from touchneedle.toys.base import Events, ExactToy, FiniteToy, SignedToy, Simula
 # plus or minus one constraint sigma there, with alternating signs.
 POINT_QUANTILES = (0.25, 0.75, 0.4, 0.6)
 # Numbers of x and theta in a batch of test events: networks make some hundred numbers of each.
-BATCH_NUMBERS = 2**18
+BATCH_NUMBERS = 2**17
 
 
 @dataclass(frozen=True)

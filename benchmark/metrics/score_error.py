@@ -23,6 +23,8 @@ from touchneedle.toys.base import ExactToy
 
 METRICS = (MetricInfo("density", "score_error", "mean square error of the score over the Fisher information", "lower", EXACT),)
 SCORE_EVENTS = 20_000
+# A gradient keeps every intermediate result of a network.
+GRADIENT_EVENTS = 4_096
 
 
 def score_rows(context: EvaluationContext, index: int) -> list[Metric]:
@@ -53,7 +55,8 @@ def _scores(context: EvaluationContext, toy: ExactToy, index: int) -> tuple[Tens
     theta, n = context.points[index], min(SCORE_EVENTS, context.config.n_test)
     batches = [
         (_learned_score(context.estimator, events.x, theta), toy.score(events.x, theta), events.weight.double())
-        for events in context.batches_at(theta, n, "score", index)
+        for batch in context.batches_at(theta, n, "score", index)
+        for events in batch.batches(GRADIENT_EVENTS)
     ]
     learned, exact, weight = zip(*batches, strict=True)
     return torch.cat(learned), torch.cat(exact), torch.cat(weight)
