@@ -33,7 +33,7 @@ from typing import Literal
 
 from scipy import special
 
-from touchneedle.benchmark.metrics.scores import MetricInfo
+from touchneedle.benchmark.metrics.scores import MetricInfo, Row
 from touchneedle.benchmark.metrics.statistics import missing_row
 from touchneedle.benchmark.records import Metric
 from touchneedle.toys.base import Toy
@@ -169,7 +169,7 @@ def _gate_row(gate: Gate, metrics: Sequence[Metric], facts: Facts) -> Metric:
     if not judged:
         return missing_row("gates", gate.name, _why_not(gate, metrics, facts))
     state, decisive = decide(judged)
-    at = {"state": state, "threshold": decisive.threshold, "decided_by": describe(decisive.row), "rows": len(judged)}
+    at: Row = {"state": state, "threshold": decisive.threshold, "decided_by": describe(decisive.row), "rows": len(judged)}
     if math.isnan(decisive.beyond):
         return missing_row("gates", gate.name, f"{describe(decisive.row)} has no finite number with an error", at)
     value, stderr = decisive.distance, decisive.stderr

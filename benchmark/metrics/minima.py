@@ -34,13 +34,13 @@ from touchneedle.inference.pseudo_experiments import PseudoExperiments, draw_pse
 from touchneedle.inference.terms import ExactTerms, fit_limits, reference_rate
 
 N_POINTS = 2
-N_EXPERIMENTS = 3
+N_EXPERIMENTS = 2
 N_STARTS = 8
 TRIED_PER_START = 16
 WINDOW = 4.0
 BARRIER = 1.0
 CENTRAL = 0.95
-ITERATIONS = 40
+ITERATIONS = 25
 PATH_POINTS = 9
 PRIOR_SIGMA = 2.0
 
