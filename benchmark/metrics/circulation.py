@@ -14,6 +14,7 @@ Where ``score`` is the gradient of log_ratio both say nothing new (no circulatio
 from __future__ import annotations
 
 import itertools
+from typing import Any
 
 import numpy as np
 import torch
@@ -64,10 +65,10 @@ def _circulation_rows(context: EvaluationContext) -> list[Metric]:
 
 
 def _loop_row(estimator: Estimator, x: Tensor, space: ParameterSpace, pair: tuple[int, int]) -> Metric:
-    at = {"pair": " x ".join(space.names[column] for column in pair)}
+    at: dict[str, Any] = {"pair": " x ".join(space.names[column] for column in pair)}
     corners = rectangle(space, pair)
     sides = [side_integral(estimator, x, a, b) for a, b in zip(corners, [*corners[1:], corners[0]], strict=True)]
-    loop, half = sum(sides), sides[0] + sides[1]
+    loop, half = torch.stack(sides).sum(0), sides[0] + sides[1]
     if not bool((loop.isfinite() & half.isfinite()).all()):
         share = float((~(loop.isfinite() & half.isfinite())).double().mean())
         return missing_row("closure", "circulation", "the score is not finite for some events", {**at, "share_nonfinite": share})

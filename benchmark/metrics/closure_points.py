@@ -9,7 +9,6 @@ therefore the same for every estimator.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -45,12 +44,9 @@ def closure_points(context: EvaluationContext) -> list[ClosurePoint]:
     moments = [_Moments.of(context, theta[0])]
     points = [ClosurePoint(0, theta[0], 1.0)]
     for index in range(1, len(theta)):
-        for share, here in _pulled_in(theta[0], theta[index]):  # noqa: B007  the last one tried is kept
-            found = _Moments.of(context, here)
-            if found.distance(moments[0]) <= MAX_FROM_NOMINAL and all(found.distance(m) <= MAX_FROM_OTHER for m in moments[1:2]):
-                break
+        found, point = _pulled_in(context, index, theta, moments[:2])
         moments.append(found)
-        points.append(ClosurePoint(index, here, share))
+        points.append(point)
     return points
 
 
@@ -68,9 +64,16 @@ def no_closure(context: EvaluationContext, points: list[ClosurePoint]) -> str:
     return ""
 
 
-def _pulled_in(nominal: Tensor, theta: Tensor) -> Iterator[tuple[float, Tensor]]:
-    for share in SHARES:
-        yield share, theta if share == 1 else nominal + share * (theta - nominal)
+def _pulled_in(context: EvaluationContext, index: int, theta: Tensor, others: list[_Moments]) -> tuple[_Moments, ClosurePoint]:
+    """The first share of the way at which the point overlaps with the others; the smallest if none does."""
+    limits = (MAX_FROM_NOMINAL, MAX_FROM_OTHER)[: len(others)]
+    for share in SHARES[:-1]:
+        here = theta[index] if share == 1 else theta[0] + share * (theta[index] - theta[0])
+        found = _Moments.of(context, here)
+        if all(found.distance(other) <= limit for other, limit in zip(others, limits, strict=True)):
+            return found, ClosurePoint(index, here, share)
+    here = theta[0] + SHARES[-1] * (theta[index] - theta[0])
+    return _Moments.of(context, here), ClosurePoint(index, here, SHARES[-1])
 
 
 @dataclass(frozen=True)

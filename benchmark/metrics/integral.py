@@ -32,7 +32,7 @@ _NARROW = 0.7
 
 def integral_at_nominal(context: EvaluationContext) -> list[Metric]:
     """The ``normalisation`` row at nominal."""
-    at = {"where": "nominal", "target": 1.0}
+    at: dict[str, Any] = {"where": "nominal", "target": 1.0}
     estimator, features = context.estimator, context.toy.spec.features
     if "log_prob" not in estimator.capabilities:
         return [_ratio_at_nominal(context, at)]
@@ -73,8 +73,9 @@ def _quadrature(context: EvaluationContext) -> Metric:
     if not math.isfinite(fine):
         return missing_row("closure", "normalisation", "the density is not finite somewhere", {"method": "quadrature"})
     error = max(abs(fine - coarse), ROUNDING)
-    at = {"method": "quadrature"}
-    return Metric(family="closure", name="normalisation", at=at, value=fine, stderr=error, n=density.numel(), direction="target")
+    return Metric(
+        family="closure", name="normalisation", at={"method": "quadrature"}, value=fine, stderr=error, n=density.numel(), direction="target"
+    )
 
 
 def _axis(feature: Feature, x: Tensor, count: int) -> tuple[Tensor, Tensor]:

@@ -73,7 +73,7 @@ def shape_chi2(feature: Feature, source: Column, truth: Column) -> tuple[float, 
     shares = [histogram(merged[index], c.weight, dof + 1) for index, c in zip(bins, (source, truth), strict=True)]
     parts = [_covariance(merged[i], c.weight, s) for i, c, s in zip(bins, (source, truth), shares, strict=True)]
     difference, covariance = (shares[0] - shares[1])[:-1], (parts[0] + parts[1])[:-1, :-1]
-    return float(difference @ torch.linalg.lstsq(covariance, difference[:, None]).solution[:, 0]), dof
+    return float(difference @ torch.linalg.solve(covariance, difference)), dof
 
 
 def _merged(count: int, samples: list[tuple[Tensor, Tensor]]) -> Tensor:
