@@ -8,7 +8,8 @@ each fits its own pool and pseudo-experiments, at nominal. With b_k the mean of 
 
 The error of a coverage is at least the binomial one. That of the spread is sqrt(spread^2 + e) - spread with
 e = sd(b)^2 sqrt(2 / (K - 1)), the error of a variance of K normal numbers: the usual e / (2 spread) where the spread
-is large, and the upper limit where it is zero. Rows carry network = retrained, those of one network network = frozen.
+is large, and the 68 % upper limit where it is zero (two of these errors are no 95 % there). Rows carry
+network = retrained, those of the one trained network carry network = frozen.
 """
 
 from __future__ import annotations
