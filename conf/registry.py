@@ -23,6 +23,7 @@ from typing import Any, TypeVar
 from touchneedle.conf.errors import InputError
 
 TOY_TABLE = {
+    "copula": "touchneedle.toys.copula:Copula",
     "event_table": "touchneedle.toys.event_table:EventTable",
     "fnf_two_class": "touchneedle.toys.fnf_two_class:FnfTwoClass",
     "gaussian_mixture": "touchneedle.toys.gaussian_mixture:GaussianMixture",
