@@ -32,6 +32,7 @@ TOY_TABLE = {
     "many_nuisances": "touchneedle.toys.many_nuisances:ManyNuisances",
     "mass_bump": "touchneedle.toys.mass_bump:MassBump",
     "near_manifold": "touchneedle.toys.near_manifold:NearManifold",
+    "slcp": "touchneedle.toys.slcp:Slcp",
     "two_moons": "touchneedle.toys.two_moons:TwoMoons",
 }
 
