@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+CANDIDATES_PER_ROUND = 10_000
 Propose = Callable[[Tensor, torch.Generator], tuple[Tensor, Tensor]]
 
 
@@ -17,13 +18,16 @@ def rejection_sample(theta: Tensor, propose: Propose, generator: torch.Generator
     with which it is kept: density over envelope, at most 1. Rows without an accepted candidate are drawn again.
     """
     pending = torch.arange(len(theta))
-    candidates, keep = propose(theta, generator)
-    events = torch.empty_like(candidates)
+    events = propose(theta, generator)[0]
     while len(pending):
-        accepted = torch.rand(len(pending), generator=generator, dtype=torch.float64) < keep
-        events[pending[accepted]] = candidates[accepted]
-        pending = pending[~accepted]
-        candidates, keep = propose(theta[pending], generator)
+        # The last rows get many candidates a round, of which the first accepted one is kept.
+        copies = max(1, min(len(theta), CANDIDATES_PER_ROUND) // len(pending))
+        candidates, keep = propose(theta[pending].repeat(copies, 1), generator)
+        accepted = (torch.rand(len(keep), generator=generator, dtype=torch.float64) < keep).reshape(copies, -1)
+        found = accepted.any(0)
+        first = accepted.int().argmax(0)[found]
+        events[pending[found]] = candidates.reshape(copies, len(pending), -1)[first, found.nonzero().flatten()]
+        pending = pending[~found]
     return events
 
 
