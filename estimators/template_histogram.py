@@ -20,6 +20,7 @@ from touchneedle.conf.errors import SkipCell
 from touchneedle.estimators.base import Capability, Design, Estimator
 from touchneedle.estimators.cells import EqualMassCells
 from touchneedle.estimators.interpolation import interpolate_code4
+from touchneedle.estimators.shared_rows import entries_at_rows
 from touchneedle.estimators.standardise import Standardise, mean_weight
 from touchneedle.estimators.template_fit import Penalty, count_monomials, fit_cells, monomial_counts, monomials
 from touchneedle.toys.base import Events, EventSource, Parameter, ToySpec, collect
@@ -113,9 +114,9 @@ class TemplateHistogram(Estimator):
         return strength.argsort(descending=True, stable=True).tolist()
 
     def _log_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
-        cell = self.cells(x)[:, None]
+        cell = self.cells(x)
         at_nominal = self._log_cell_probability(self.nominal[None])[0]
-        return self._log_cell_probability(theta).gather(1, cell).squeeze(1) - at_nominal[cell.squeeze(1)]
+        return entries_at_rows(self._log_cell_probability, theta, cell) - at_nominal[cell]
 
     def _log_ratio_grid(self, x: Tensor, theta: Tensor) -> Tensor:
         table = self._log_cell_probability(torch.cat([self.nominal[None], theta]))
