@@ -55,7 +55,7 @@ class DecayTime(ExactToy):
 
     Exposes a sharp turn-on at t = 0, an oscillation of a few periods per lifetime that smooth networks average away, and
     a discrete feature taken for a continuous one.
-    Source: Gershon and Needham 2017, arXiv:1607.06746; Karbach, Raven, Schiller 2014, arXiv:1407.0748.
+    Source: Karbach, Raven, Schiller 2014, arXiv:1407.0748.
     """
 
     Config = DecayTimeConfig

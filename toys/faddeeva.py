@@ -16,7 +16,7 @@ def faddeeva_upper(z: Tensor) -> Tensor:
     """w(z) for complex z with Im z >= 0, to 13 digits: shape of z.
 
     w(z) = 2 p(Z) / (L - i z)^2 + 1 / (sqrt(pi) (L - i z)), Z = (L + i z) / (L - i z), with a polynomial p of 40 terms
-    from one Fourier transform (Weideman 1994, SIAM J. Numer. Anal. 31, 1497, eqs. 4.2 and 4.3).
+    from one Fourier transform (Weideman 1994, SIAM J. Numer. Anal. 31, 1497).
     """
     below = SCALE - 1j * z
     ratio = (SCALE + 1j * z) / below

@@ -53,7 +53,7 @@ class ForwardBackward(ExactToy):
     some theta, and no Wilks; so the acceptance ends within ``turn_off`` and the support is fixed. The yield follows Z.
 
     Exposes estimators that smear an edge or leak beyond it, and bias from an asymmetry that is a small tilt of the density.
-    Source: lowest order QED with Z exchange, e.g. LEP electroweak working group 2005, arXiv:hep-ex/0509008, eq. 1.53.
+    Source: lowest order QED with Z exchange, e.g. LEP electroweak working group 2005, arXiv:hep-ex/0509008, chapter 1.
     """
 
     Config = ForwardBackwardConfig

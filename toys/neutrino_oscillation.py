@@ -65,7 +65,7 @@ class NeutrinoOscillation(ExactToy):
 
     Exposes smooth networks that blur the ripples, which crowd as 1 / E^2 towards low energy, and a scale that moves them
     as the splitting does.
-    Source: Particle Data Group 2022, review of neutrino masses, mixing and oscillations, eq. 14.37; MINOS 2006, arXiv:hep-ex/0607088.
+    Source: Particle Data Group 2022, review of neutrino masses, mixing and oscillations; MINOS 2006, arXiv:hep-ex/0607088.
     """
 
     Config = NeutrinoOscillationConfig

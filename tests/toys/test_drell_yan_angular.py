@@ -60,7 +60,7 @@ def test_log_prob_matches_the_tensor_form_is_positive_and_integrates_to_one(thet
 
 
 def test_events_have_the_moments_that_define_the_coefficients():
-    """Weighted means of spherical harmonics, as experiments extract A_i (arXiv:1606.00689, section 3.1)."""
+    """Weighted means of spherical harmonics, as experiments extract A_i (arXiv:1606.00689)."""
     toy = build_toy("drell_yan_angular", coefficients=OTHER)
     theta = (0.5, 2.0, 1.0)
     a = coefficients(theta, OTHER)
