@@ -155,7 +155,8 @@ def _integrals(helicity: float, count: int) -> Tensor:
     grid = torch.cartesian_prod(*(torch.from_numpy(nodes) for nodes in (energy[0], cosine[0], azimuth)))
     shares = (energy[1], cosine[1] / 2, np.full(6, 1 / 6))
     weight = torch.cartesian_prod(*(torch.from_numpy(share) for share in shares)).prod(-1)
-    operators = _operators(*grid.T, torch.full_like(weight, helicity), count)
+    e, c, f = grid.T
+    operators = _operators(e, c, f, torch.full_like(weight, helicity), count)
     return operators.T @ (weight.unsqueeze(-1) * operators)
 
 
