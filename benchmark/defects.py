@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,7 +20,7 @@ from touchneedle.estimators.base import Capability
 from touchneedle.estimators.best_gaussian import BestGaussian
 from touchneedle.estimators.control import TruthControl
 from touchneedle.estimators.oracle import Oracle
-from touchneedle.toys.base import Events, EventSource, collect
+from touchneedle.toys.base import Events, EventSource, ExactToy, collect
 
 # log p of an event that a learned density has never seen anything like.
 NOTHING = -30.0
@@ -47,10 +48,10 @@ class ElsewhereInTheta(Density):
     def _elsewhere(self, theta: Tensor) -> Tensor: ...
 
     def _log_prob(self, x: Tensor, theta: Tensor) -> Tensor:
-        return self.toy.log_prob(x, self._elsewhere(theta))
+        return self.exact_toy.log_prob(x, self._elsewhere(theta))
 
     def _sample(self, theta: Tensor, generator: torch.Generator) -> Tensor:
-        return self.toy.sample(self._elsewhere(theta), generator=generator).x
+        return self.exact_toy.sample(self._elsewhere(theta), generator=generator).x
 
     def _replace(self, theta: Tensor, column: int, value: Tensor) -> Tensor:
         return torch.cat([theta[:, :column], value[:, None], theta[:, column + 1 :]], 1)
@@ -95,10 +96,10 @@ class ConstantFactor(Density):
     factor = 1.05
 
     def _log_prob(self, x: Tensor, theta: Tensor) -> Tensor:
-        return self.toy.log_prob(x, theta) + math.log(self.factor)
+        return self.exact_toy.log_prob(x, theta) + math.log(self.factor)
 
     def _sample(self, theta: Tensor, generator: torch.Generator) -> Tensor:
-        return self.toy.sample(theta, generator=generator).x
+        return self.exact_toy.sample(theta, generator=generator).x
 
 
 class NormalisedAtNominal(ConstantFactor):
@@ -108,7 +109,7 @@ class NormalisedAtNominal(ConstantFactor):
 
     def _log_prob(self, x: Tensor, theta: Tensor) -> Tensor:
         column = self.spec.parameters.nuisance[0]
-        return self.toy.log_prob(x, theta) + self.drift * (theta[:, column] - self.nominal[column])
+        return self.exact_toy.log_prob(x, theta) + self.drift * (theta[:, column] - self.nominal[column])
 
 
 class InteractionDropped(Density):
@@ -119,8 +120,8 @@ class InteractionDropped(Density):
     def _log_prob(self, x: Tensor, theta: Tensor) -> Tensor:
         nuisances = list(self.spec.parameters.nuisance)
         alone = self._with_nuisances(theta, [])
-        bare = self.toy.log_prob(x, alone)
-        return bare + sum((self.toy.log_prob(x, self._with_nuisances(theta, [k])) - bare for k in nuisances), torch.zeros_like(bare))
+        bare = self.exact_toy.log_prob(x, alone)
+        return bare + sum((self.exact_toy.log_prob(x, self._with_nuisances(theta, [k])) - bare for k in nuisances), torch.zeros_like(bare))
 
     def _with_nuisances(self, theta: Tensor, kept: list[int]) -> Tensor:
         columns = [
@@ -145,12 +146,12 @@ class ModeDropped(Density):
     """The first process is missing, the others share its place: q = sum_{k > 1} f_k p_k / sum_{k > 1} f_k."""
 
     def _log_prob(self, x: Tensor, theta: Tensor) -> Tensor:
-        fractions = self.toy.rates(theta)[:, 1:]
-        parts = self.toy.log_prob_process(x, theta)[:, 1:] + (fractions / fractions.sum(1, keepdim=True)).log()
+        fractions = self.exact_toy.rates(theta)[:, 1:]
+        parts = self.exact_toy.log_prob_process(x, theta)[:, 1:] + (fractions / fractions.sum(1, keepdim=True)).log()
         return parts.logsumexp(1)
 
     def _sample(self, theta: Tensor, generator: torch.Generator) -> Tensor:
-        return _redraw(self.toy, theta, generator, lambda events: _labels(events) > 0)
+        return _redraw(self.exact_toy, theta, generator, lambda events: _labels(events) > 0)
 
 
 class TailTruncated(Density):
@@ -161,15 +162,15 @@ class TailTruncated(Density):
     def _edge(self) -> Tensor:
         generator = torch.Generator().manual_seed(0)
         nominal = self.spec.parameters.nominal.expand(20_000, -1)
-        return self.toy.sample(nominal, generator=generator).x[:, 0].double().quantile(self.share)
+        return self.exact_toy.sample(nominal, generator=generator).x[:, 0].double().quantile(self.share)
 
     def _log_prob(self, x: Tensor, theta: Tensor) -> Tensor:
-        exact = self.toy.log_prob(x, theta)
+        exact = self.exact_toy.log_prob(x, theta)
         return torch.where(x[:, 0] <= self._edge(), exact, NOTHING + 0 * exact)
 
     def _sample(self, theta: Tensor, generator: torch.Generator) -> Tensor:
         edge = self._edge()
-        return _redraw(self.toy, theta, generator, lambda events: events.x[:, 0] <= edge)
+        return _redraw(self.exact_toy, theta, generator, lambda events: events.x[:, 0] <= edge)
 
 
 class Leak(Density):
@@ -181,10 +182,10 @@ class Leak(Density):
         low, high = self._support()
         outside = (x[:, 0] > high) & (x[:, 0] <= high + 0.1 * (high - low))
         leaked = math.log(self.share / (0.1 * (high - low))) + 0 * theta.sum(-1)
-        return torch.where(outside, leaked, math.log(1 - self.share) + self.toy.log_prob(x, theta))
+        return torch.where(outside, leaked, math.log(1 - self.share) + self.exact_toy.log_prob(x, theta))
 
     def _sample(self, theta: Tensor, generator: torch.Generator) -> Tensor:
-        x = self.toy.sample(theta, generator=generator).x
+        x = self.exact_toy.sample(theta, generator=generator).x
         low, high = self._support()
         u = torch.rand(len(x), 2, generator=generator, dtype=torch.float64)
         beyond = (high + 0.1 * (high - low) * u[:, 1]).to(x)
@@ -227,7 +228,7 @@ def _labels(events: Events) -> Tensor:
     return events.label
 
 
-def _redraw(toy, theta: Tensor, generator: torch.Generator, keep) -> Tensor:  # type: ignore[no-untyped-def]
+def _redraw(toy: ExactToy, theta: Tensor, generator: torch.Generator, keep: Callable[[Events], Tensor]) -> Tensor:
     """One event per row of theta with ``keep`` true, by drawing the others again."""
     events = toy.sample(theta, generator=generator)
     x = events.x.clone()

@@ -193,11 +193,8 @@ def significance(p_value: float) -> float:
 
 def describe(row: Metric) -> str:
     """Which row it was, in one line: family/name and the place where it holds."""
-    place = [f"{key}={row.at[key]}" for key in PLACE if row.at.get(key) is not None]
+    place = [f"{key}={value}" for key, value in row.place.items()]
     return " ".join([f"{row.family}/{row.name}", *place])
-
-
-PLACE = ("point", "to_point", "a", "b", "parameter", "feature", "n_events", "n_set", "level")
 
 
 def _judge_all(criteria: Iterable[Criterion], metrics: Sequence[Metric], facts: Facts) -> list[Judged]:

@@ -20,6 +20,13 @@ SCHEMA_VERSION = 1
 Status = Literal["ok", "failed", "skipped"]
 Direction = Literal["lower", "higher", "target"]
 
+# Keys of ``Metric.at`` that say where a number holds; all others are notes on how it was obtained. Two rows of a
+# record never agree in family, name and place.
+PLACE = (
+    "point", "to_point", "where", "theta", "pair", "parameter", "kind", "feature", "function", "slices", "classifier",
+    "n_events", "n_set", "level", "network",
+)  # fmt: skip
+
 
 class _Model(BaseModel):
     model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
@@ -36,9 +43,9 @@ class Metric(_Model):
     """One number with its error.
 
     Attributes:
-        family: density, calibration, closure, fit or cost.
-        at: where it holds: parameter, feature, point (index of the theta point), level, n_events, ...;
-            ``reason`` says why ``value`` is missing (n/a).
+        family: density, calibration, closure, fit, gates or cost.
+        at: where it holds (`PLACE`: parameter, feature, point (index of the theta point), level, n_events, ...), and
+            notes: ``reason`` says why ``value`` is missing (n/a), ``target`` what it should be, ``p_value``, ...
         stderr: one standard error; None only where ``value`` is None or a plain count.
         n: what the number was averaged over (events, pseudo-experiments).
         direction: whether lower or higher is better, or a ``target`` given in ``at["target"]``.
@@ -53,6 +60,11 @@ class Metric(_Model):
     n: int | None = None
     direction: Direction = "lower"
     null: Null | None = None
+
+    @property
+    def place(self) -> dict[str, str | float | int | bool | None]:
+        """The part of ``at`` that says where."""
+        return {key: self.at[key] for key in PLACE if self.at.get(key) is not None}
 
 
 class ToyInfo(_Model):

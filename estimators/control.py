@@ -57,3 +57,10 @@ class TruthControl(Estimator):
         log_reference = self.toy.log_prob(x, reference.expand_as(theta))
         nowhere = torch.isneginf(log_p) & torch.isneginf(log_reference)
         return torch.where(nowhere, torch.zeros_like(log_p), log_p - log_reference)
+
+    def exact_log_density(self, x: Tensor, theta: Tensor) -> Tensor:
+        """log p(x|theta), shape (n,); NaN where a signed density is <= 0."""
+        if isinstance(self.toy, ExactToy):
+            return self.toy.log_prob(x, theta)
+        density = self.toy.density(x, theta)
+        return torch.where(density > 0, density, torch.nan).log()

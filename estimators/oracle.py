@@ -34,7 +34,7 @@ class Oracle(TruthControl):
 
     def _relative_log_prob(self, x: Tensor, theta: Tensor) -> Tensor:
         # Half the work, and finite for events outside the support at theta_0.
-        return self.toy.log_prob(x, theta)
+        return self.exact_log_density(x, theta)
 
     def _log_prob(self, x: Tensor, theta: Tensor) -> Tensor:
         return self.exact_toy.log_prob(x, theta)

@@ -36,4 +36,4 @@ class OracleNarrow(TruthControl):
         return self.exact_log_ratio(x, theta, self.nominal) / self.config.shrink
 
     def _relative_log_prob(self, x: Tensor, theta: Tensor) -> Tensor:
-        return self.toy.log_prob(x, theta) / self.config.shrink
+        return self.exact_log_density(x, theta) / self.config.shrink

@@ -25,8 +25,6 @@ from touchneedle.benchmark.records import Metric
 Censored = Literal["", "above", "below"]
 AtValue = str | float | int | bool | None
 LOG_AVERAGED = frozenset({"n_star"})
-# How a number was obtained may differ from seed to seed; where it holds may not.
-_NOT_IDENTITY = frozenset({"reason", "censored", "target", "method", "reference", "surface_failed", "share_finite"})
 
 
 @dataclass(frozen=True)
@@ -81,8 +79,7 @@ class Cell:
 
 def identity(metric: Metric) -> tuple[str, str, str]:
     """What must be equal for two numbers to be averaged: family, name, and where it holds."""
-    place = sorted((key, repr(value)) for key, value in metric.at.items() if key not in _NOT_IDENTITY)
-    return metric.family, metric.name, repr(place)
+    return metric.family, metric.name, repr(sorted((key, repr(value)) for key, value in metric.place.items()))
 
 
 def average(metrics: Sequence[tuple[int, Metric]]) -> Cell:
@@ -95,7 +92,7 @@ def average(metrics: Sequence[tuple[int, Metric]]) -> Cell:
     return Cell(
         family=first.family,
         name=first.name,
-        at={key: v for key, v in first.at.items() if key not in _NOT_IDENTITY},
+        at=first.place,
         value=value,
         stderr=stderr,
         seeds=seeds,

@@ -113,7 +113,7 @@ def _checked_cells(oracles: Iterable[Row]) -> Iterable[Cell]:
     for row in oracles:
         for cell in row.cells:
             aimless = cell.direction == "target" and cell.target is None and cell.name not in _TARGETS
-            if cell.family != "cost" and cell.name not in _UNCHECKED_NAMES and cell.value is not None and not aimless:
+            if cell.family not in ("cost", "gates") and cell.name not in _UNCHECKED_NAMES and cell.value is not None and not aimless:
                 yield cell
 
 

@@ -190,6 +190,6 @@ def _sizes(rows: Sequence[Row], parameter: str) -> list[int]:
 
 
 def _fits(cell: Cell, column: Column, parameter: str) -> bool:
-    if cell.at.get("parameter") not in (None, parameter):
+    if cell.at.get("parameter") not in (None, parameter) or cell.at.get("network") == "retrained":
         return False
     return column.n_events is None or cell.at.get("n_events") in (None, column.n_events)

@@ -21,9 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from touchneedle.benchmark.metrics.closure import normalised_log_ratio
 from touchneedle.benchmark.metrics.context import EvaluationContext, theta_points
 from touchneedle.benchmark.metrics.curves import curve_row
+from touchneedle.benchmark.metrics.learned_ratio import normalised_log_ratio
 from touchneedle.benchmark.metrics.scores import Row, Scores
 from touchneedle.benchmark.metrics.statistics import missing_row
 from touchneedle.benchmark.records import Metric, Null
