@@ -15,7 +15,9 @@ from touchneedle.benchmark.run import check_config, evaluate_fits, run_experimen
 from touchneedle.conf.errors import InputError
 
 ROOT = Path(__file__).parents[2]
-TINY = EvaluationConfig(name="tiny", n_experiments=10, n_points=1, n_test=500, n_events=(50,), n_pool=1_000, n_posterior=50, n_set=(1,))
+TINY = EvaluationConfig(
+    name="tiny", n_experiments=10, n_points=1, n_test=500, n_events=(50,), n_pool=1_000, n_sample=200, n_posterior=50, n_set=(1,)
+)
 
 
 def cell(results: Path, estimator: str = "best_gaussian", toy: str = "gaussian_shift", **changes: object) -> ExperimentConfig:
@@ -257,7 +259,7 @@ for seed in range(3):
     run_experiment(ExperimentConfig(
         toy=ComponentConfig("gaussian_shift"), estimator=ComponentConfig(name), seed=seed, results=results,
         budget=BudgetConfig("test", 400),
-        evaluation=EvaluationConfig("tiny", 10, 1, 500, (50,), 1_000), plugins=[plugin],
+        evaluation=EvaluationConfig(n_experiments=10, n_test=500, n_events=(50,), n_pool=1_000, families=("density", "fit")), plugins=[plugin],
     ))
 """
 
