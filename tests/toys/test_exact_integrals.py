@@ -28,9 +28,11 @@ def box(toy):
 
 
 def gauss_legendre(low, high, n=400):
-    nodes, weights = np.polynomial.legendre.leggauss(n)
-    half = (high - low) / 2
-    return torch.from_numpy(low + half * (nodes + 1)), torch.from_numpy(half * weights)
+    """Nodes and weights of n / 20 panels of 20 nodes: single rules of thousands of nodes take seconds to find."""
+    nodes, weights = np.polynomial.legendre.leggauss(20)
+    edges = np.linspace(low, high, n // 20 + 1)
+    half = np.diff(edges)[:, None] / 2
+    return torch.from_numpy((edges[:-1, None] + half * (nodes + 1)).ravel()), torch.from_numpy((half * weights).ravel())
 
 
 def events_at(toy, theta, n=N, seed=3):
