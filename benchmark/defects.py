@@ -19,7 +19,6 @@ from torch import Tensor
 from touchneedle.estimators.base import Capability
 from touchneedle.estimators.best_gaussian import BestGaussian
 from touchneedle.estimators.control import TruthControl
-from touchneedle.estimators.oracle import Oracle
 from touchneedle.toys.base import Events, EventSource, ExactToy, collect
 
 # log p of an event that a learned density has never seen anything like.
@@ -131,15 +130,14 @@ class InteractionDropped(Density):
         return torch.stack(columns, 1)
 
 
-class Inverted(Oracle):
+class Inverted(TruthControl):
     """The ratio is upside down: p(x|theta_0) / p(x|theta)."""
 
     Config = NoOptions
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"score"})
-    normalised = False
 
     def _log_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
-        return -super()._log_ratio(x, theta)
+        return -self.exact_log_ratio(x, theta, self.nominal)
 
 
 class ModeDropped(Density):

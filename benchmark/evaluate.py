@@ -15,7 +15,7 @@ from touchneedle.benchmark.metrics.context import EvaluationContext
 from touchneedle.benchmark.metrics.curves import curve_rows
 from touchneedle.benchmark.metrics.scores import MetricInfo, Scores
 from touchneedle.estimators.base import Estimator
-from touchneedle.toys.base import Toy
+from touchneedle.toys.base import Events, Toy
 
 TIMING_REPEATS = 5
 FAMILIES: dict[str, Callable[[EvaluationContext], Scores]] = {
@@ -28,14 +28,20 @@ METRICS: tuple[MetricInfo, ...] = (*density.METRICS, *calibration.METRICS, *clos
 
 
 def evaluate(
-    toy: Toy, estimator: Estimator, config: EvaluationConfig, seed: int, retrain: Callable[[int], Estimator] | None = None
+    toy: Toy,
+    estimator: Estimator,
+    config: EvaluationConfig,
+    seed: int,
+    retrain: Callable[[int], Estimator] | None = None,
+    training: Callable[[], Events] | None = None,
 ) -> Scores:
     """Score a trained estimator in float64 on test events derived from ``seed`` (the same for every estimator).
 
-    ``retrain`` trains the same method once more, as network k on an event set of its own (for ``config.retrain`` > 0).
+    ``retrain`` trains the same method once more, as network k on an event set of its own (for ``config.retrain`` > 0);
+    ``training`` gives the events that the estimator was trained on, to see that none is tested on.
     """
     start = time.perf_counter()
-    context = EvaluationContext(toy, estimator.double().eval(), config, seed, retrain)
+    context = EvaluationContext(toy, estimator.double().eval(), config, seed, retrain, training)
     scores = Scores(curves=curve_rows(context), cost=_log_ratio_cost(context))
     for name in config.families:
         scores.add(FAMILIES[name](context))

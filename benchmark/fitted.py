@@ -32,10 +32,14 @@ def fitted(config: ExperimentConfig, toy: Toy, fit_id: str) -> tuple[Estimator, 
         raise SkipCell(f"estimator {config.estimator.name} uses design {' or '.join(sorted(estimator.designs))}; got {config.design}")
     log = load_fit(results, fit_id, estimator)
     if log is None:
-        events = make_events(toy, config.budget.n_train, config.design, config.seed)
-        log = _train_members(estimator, events, config, seed)
+        log = _train_members(estimator, training_events(config, toy), config, seed)
         save_fit(results, fit_id, estimator, log)
     return estimator, log
+
+
+def training_events(config: ExperimentConfig, toy: Toy) -> Events:
+    """The events that a cell trains on; the same whenever they are asked for."""
+    return make_events(toy, config.budget.n_train, config.design, config.seed)
 
 
 @dataclass

@@ -104,8 +104,18 @@ GATES = (
     ),
     Gate(
         "gate_normalisation",
-        "drift of the normalisation pulls a fit of fit_events by less than 0.2 sigma along every parameter",
-        (Criterion("closure/normalisation_slope", 0.2),),
+        "integrals within 0.02 of 1 at nominal, anchors and joint points; their drift pulls a fit of fit_events by less than 0.2 sigma",
+        (Criterion("closure/normalisation_slope", 0.2), Criterion("closure/normalisation", 0.02)),
+    ),
+    Gate(
+        "gate_samples",
+        "drawn events cannot be told from simulated ones by marginals, slices, correlations and a classifier (p-values)",
+        tuple(Criterion(f"density/{name}", None) for name in ("sliced_w1", "signed_sliced_w1", "mean_ks", "c2st", "correlation_distance")),
+    ),
+    Gate(
+        "gate_separation",
+        "less than 1 % of the test events were trained on",
+        (Criterion("closure/reused_share", 0.01),),
     ),
     Gate(
         "gate_calibration",
@@ -208,8 +218,10 @@ def _judge_all(criteria: Iterable[Criterion], metrics: Sequence[Metric], facts: 
 
 
 def _applies(criterion: Criterion, row: Metric, facts: Facts) -> bool:
-    """Whether a row is one of the criterion's; an n/a row that does not say where it holds is."""
+    """Whether a row is one of the criterion's; an n/a row that does not say where it holds is, one that is not conclusive is not."""
     if criterion.metric != f"{row.family}/{row.name}" or row.at.get("network", "frozen") != "frozen":
+        return False
+    if row.at.get("conclusive") is False:
         return False
     if not criterion.at_fit:
         return True

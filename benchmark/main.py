@@ -223,6 +223,36 @@ def check(
     raise typer.Exit(0 if all(result.passed for _, result in found) else FAILED)
 
 
+@command()
+def audit(
+    defects: Annotated[list[str] | None, typer.Argument(help="Defects to plant; all by default.", metavar="[DEFECT]...")] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Repetitions with other test events, for the rate of false alarms.")] = 1,
+    results: Annotated[Path, typer.Option("--results", help="Folder that keeps audit/verdicts.json.")] = Path("results/local"),
+) -> None:
+    """Plant known defects and see which gates notice. The exact answer must pass, every defect must be flagged.
+
+    For example:
+
+      touchneedle audit sign_flipped leak
+      touchneedle audit --seeds 5
+    """
+    from touchneedle.benchmark import audit as auditing
+    from touchneedle.benchmark.tables import show
+
+    chosen = [(case, seed) for seed in range(seeds) for case in auditing.choose_cases(defects or [])]
+    verdicts = []
+    for number, (case, seed) in enumerate(chosen, start=1):
+        verdicts.append(auditing.judge(case, seed))
+        typer.echo(f"[{number}/{len(chosen)}] {case.name} on {case.toy}: {', '.join(verdicts[-1].flagged) or 'not flagged'}", err=True)
+    show(*auditing.audit_table(verdicts))
+    alarms, gates, limit = auditing.false_alarms(verdicts)
+    missed = auditing.missed(verdicts)
+    typer.echo(f"false alarms: {alarms} of {gates} gates on sound estimators (rate below {limit:.1%} at 95 %)")
+    typer.echo(f"missed: {', '.join(verdict.case for verdict in missed) or 'none'}")
+    typer.echo(str(auditing.write_audit(results, verdicts)))
+    raise typer.Exit(FAILED if missed else 0)
+
+
 @command("new-plugin")
 def new_plugin(
     name: Annotated[str, typer.Argument(help="Name of the estimator, such as my_ratio.")],

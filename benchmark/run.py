@@ -22,7 +22,7 @@ import torch
 from touchneedle.benchmark.config import EvaluationConfig, ExperimentConfig, config_to_dict, parse_config
 from touchneedle.benchmark.environment import describe_environment
 from touchneedle.benchmark.evaluate import evaluate
-from touchneedle.benchmark.fitted import Retraining, fit_seed, fitted
+from touchneedle.benchmark.fitted import Retraining, fit_seed, fitted, training_events
 from touchneedle.benchmark.identity import identify
 from touchneedle.benchmark.metrics.curves import curve_row
 from touchneedle.benchmark.metrics.scores import Row, Scores
@@ -123,7 +123,7 @@ def _train_and_score(config: ExperimentConfig, fit_id: str, record: Record) -> t
     record.toy.version = toy.spec.version
     estimator, log = fitted(config, toy, fit_id)
     retraining = Retraining(config, toy)
-    scores = evaluate(toy, estimator, config.evaluation, config.seed, retraining)
+    scores = evaluate(toy, estimator, config.evaluation, config.seed, retraining, lambda: training_events(config, toy))
     scores.cost |= retraining.cost
     return scores, log, estimator
 

@@ -7,7 +7,8 @@ points are pulled towards nominal until they overlap (`closure_points`; ``at["pu
 says how well its sample carries it (`transport`), and is not ``conclusive`` on few events or heavy tails.
 
 Each pair takes half of ``n_test`` events. Beside the two: reweighting closure per feature, normalisation at
-anchors and between them, response to nuisances, interaction, circulation; each is described in its own file.
+anchors and between them, response to nuisances, interaction, circulation, separation of training and test; each is
+described in its own file.
 Toys that are not regular are judged where their supports provably agree.
 """
 
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 import torch
 
-from touchneedle.benchmark.metrics import circulation, interaction, normalisation_rows, nuisance_response
+from touchneedle.benchmark.metrics import circulation, interaction, normalisation_rows, nuisance_response, separation
 from touchneedle.benchmark.metrics.closure_points import ClosurePoint, closure_points, no_closure
 from touchneedle.benchmark.metrics.context import EvaluationContext
 from touchneedle.benchmark.metrics.learned_ratio import LearnedRatio
@@ -35,6 +36,7 @@ METRICS = (
     *nuisance_response.METRICS,
     *interaction.METRICS,
     *circulation.METRICS,
+    *separation.METRICS,
 )
 # Reweighting looks at every feature, so at three pairs only: there, back, and without nominal.
 REWEIGHTED = ((0, 1), (1, 0), (1, 2))
@@ -46,13 +48,15 @@ def closure_scores(context: EvaluationContext) -> Scores:
     points = closure_points(context)
     reason = no_closure(context, points)
     if reason:
-        return Scores([missing_row("closure", info.name, reason) for info in METRICS])
+        others = [info for info in METRICS if info not in separation.METRICS]
+        return Scores([*(missing_row("closure", info.name, reason) for info in others), *separation.rows(context)])
     learned = LearnedRatio(context.estimator)
     rows = [row for a in points for row in _rows_from(context, learned, points, a)]
     rows += normalisation_rows.rows(context, learned)
     rows += nuisance_response.rows(context, learned)
     rows += interaction.rows(context, learned, points)
     rows += circulation.rows(context)
+    rows += separation.rows(context)
     return Scores(rows)
 
 

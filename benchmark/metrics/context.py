@@ -28,6 +28,7 @@ class EvaluationContext:
     Attributes:
         seed: base seed of the test events (one per toy and repetition, the same for all estimators).
         retrain: trains the same method as network k on an event set of its own; None where nobody can.
+        training: gives the events that the estimator was trained on; None where nobody knows.
     """
 
     toy: Toy
@@ -35,6 +36,7 @@ class EvaluationContext:
     config: EvaluationConfig
     seed: int
     retrain: Callable[[int], Estimator] | None = None
+    training: Callable[[], Events] | None = None
 
     def generator(self, *labels: object) -> torch.Generator:
         """A generator for one purpose, the same for every estimator of this toy."""

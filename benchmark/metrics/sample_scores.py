@@ -4,7 +4,7 @@ At every theta point a reference set of ``n_sample`` true events is compared wit
 estimator, and with ten further sets of true events: their distances are the null, whose mean and standard error
 stand beside the value, and z = (value - mean) / standard deviation. Reference, null sets, directions and
 coordinates are the same for every estimator. With ten sets in the null, z of the truth itself follows
-t_9 sqrt(1.1) rather than a Gaussian: |z| > 3.7 once in 200.
+t_9 sqrt(1.1) rather than a Gaussian: |z| > 3.7 once in 200; the one-sided ``p_value`` is that of z there.
 
 Sets of a finite toy are disjoint parts of its pool with its weights, whose fluctuation makes the null larger than
 that of the unweighted events drawn from the estimator: z is then conservative. Signed toys have
@@ -19,6 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
+from scipy import stats
 from torch import Tensor
 
 from touchneedle.benchmark.metrics.context import EvaluationContext
@@ -133,6 +134,7 @@ def _row(entry: _Entry, candidate: Sample, true: TrueSets, index: int) -> Metric
     at = {**at, **found.at, "null_repeats": len(null)}
     if spread > 0:
         at["z"] = (found.value - mean) / spread
+        at["p_value"] = float(stats.t.sf(at["z"] / (1 + 1 / len(null)) ** 0.5, len(null) - 1))
     if entry.target is not None:
         at["target"] = entry.target
     return Metric(
