@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from touchneedle.toys.base import Events, ExactToy, Feature, GaussianConstraint, Normal, Parameter, ParameterSpace, ToySpec, Uniform
-from touchneedle.toys.mass_bump import log_normal_mass
 from touchneedle.toys.mixture import check_positive, joint_truth, mixture_log_prob
+from touchneedle.toys.normal_mass import log_normal_mass
 
 __all__ = ["CountingAndShape", "CountingAndShapeConfig"]
 

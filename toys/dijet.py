@@ -10,8 +10,8 @@ from torch import Tensor
 
 from touchneedle.conf.errors import InputError
 from touchneedle.toys.base import Events, ExactToy, Feature, GaussianConstraint, Normal, Parameter, ParameterSpace, ToySpec, Uniform
-from touchneedle.toys.mass_bump import log_normal_mass
 from touchneedle.toys.mixture import check_positive, draw_labels, joint_truth, mixture_log_prob
+from touchneedle.toys.normal_mass import log_normal_mass
 from touchneedle.toys.quadrature import gauss_legendre, once_per_row
 from touchneedle.toys.rejection import choose, rejection_sample
 

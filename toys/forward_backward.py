@@ -10,8 +10,8 @@ from torch import Tensor
 
 from touchneedle.conf.errors import InputError
 from touchneedle.toys.base import Events, ExactToy, Feature, GaussianConstraint, Normal, Parameter, ParameterSpace, ToySpec, Uniform
-from touchneedle.toys.mass_bump import log_normal_mass
 from touchneedle.toys.mixture import check_positive
+from touchneedle.toys.normal_mass import log_normal_mass
 from touchneedle.toys.rejection import draw_by_rejection
 
 __all__ = ["ForwardBackward", "ForwardBackwardConfig"]

@@ -11,6 +11,7 @@ from torch import Tensor
 from touchneedle.conf.errors import InputError
 from touchneedle.toys.base import Events, ExactToy, Feature, GaussianConstraint, Normal, Parameter, ParameterSpace, ToySpec, Uniform
 from touchneedle.toys.mixture import check_positive, draw_labels, joint_truth, mixture_log_prob
+from touchneedle.toys.normal_mass import log_normal_mass
 
 __all__ = ["MassBump", "MassBumpConfig"]
 
@@ -110,14 +111,6 @@ class MassBump(ExactToy):
     def _background_quantile(self, u: Tensor) -> Tensor:
         c = self.config
         return c.low - torch.log1p(u * math.expm1(-c.slope * (c.high - c.low))) / c.slope
-
-
-def log_normal_mass(below: Tensor, above: Tensor) -> Tensor:
-    """log(Phi(above) - Phi(below)), accurate also where both edges lie in the same tail."""
-    mirrored = below + above > 0
-    low, high = torch.where(mirrored, -above, below), torch.where(mirrored, -below, above)
-    log_high = torch.special.log_ndtr(high)
-    return log_high + torch.log(-torch.expm1(torch.special.log_ndtr(low) - log_high))
 
 
 def _fractions(theta: Tensor) -> Tensor:

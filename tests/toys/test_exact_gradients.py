@@ -9,8 +9,8 @@ from scipy import stats
 from scipy.integrate import quad
 
 from touchneedle.toys.base import build_toy
-from touchneedle.toys.mass_bump import log_normal_mass
 from touchneedle.toys.mixture import joint_truth, mixture_log_prob
+from touchneedle.toys.normal_mass import log_normal_mass
 
 EXACT = ["fnf_two_class", "gaussian_shift", "mass_bump", "two_moons"]
 MIXTURES = ["fnf_two_class", "mass_bump"]
