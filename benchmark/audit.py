@@ -175,6 +175,16 @@ def judge(case: Case, seed: int, evaluation: EvaluationConfig = EVALUATION) -> V
     return Verdict(case.name, case.about, case.toy, seed, case.sound, states, decided_by)
 
 
+def run_audit(names: Sequence[str], seeds: int, tell: Callable[[str], None]) -> list[Verdict]:
+    """Verdicts on the named cases (all if there are none) over several seeds; ``tell`` gets a line for each."""
+    chosen = [(case, seed) for seed in range(seeds) for case in choose_cases(names)]
+    verdicts: list[Verdict] = []
+    for number, (case, seed) in enumerate(chosen, start=1):
+        verdicts.append(judge(case, seed))
+        tell(f"[{number}/{len(chosen)}] {case.name} on {case.toy}: {', '.join(verdicts[-1].flagged) or 'not flagged'}")
+    return verdicts
+
+
 def missed(verdicts: Iterable[Verdict]) -> list[Verdict]:
     """Defects that no gate flags."""
     return [verdict for verdict in verdicts if not verdict.sound and not verdict.flagged]
@@ -203,3 +213,10 @@ def audit_table(verdicts: Iterable[Verdict]) -> tuple[list[str], list[tuple[str,
         for v in verdicts
     ]
     return ["what is wrong", "toy", *(name.removeprefix("gate_") for name in names), "flagged by"], rows
+
+
+def summary(verdicts: Sequence[Verdict]) -> list[str]:
+    """Alarms on sound estimators and missed defects, in two lines."""
+    alarms, gates, limit = false_alarms(verdicts)
+    names = ", ".join(verdict.case for verdict in missed(verdicts)) or "none"
+    return [f"false alarms: {alarms} of {gates} gates on sound estimators (rate below {limit:.1%} at 95 %)", f"missed: {names}"]

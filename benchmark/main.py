@@ -236,21 +236,13 @@ def audit(
       touchneedle audit sign_flipped leak
       touchneedle audit --seeds 5
     """
-    from touchneedle.benchmark import audit as auditing
+    from touchneedle.benchmark.audit import audit_table, missed, run_audit, summary, write_audit
     from touchneedle.benchmark.tables import show
 
-    chosen = [(case, seed) for seed in range(seeds) for case in auditing.choose_cases(defects or [])]
-    verdicts = []
-    for number, (case, seed) in enumerate(chosen, start=1):
-        verdicts.append(auditing.judge(case, seed))
-        typer.echo(f"[{number}/{len(chosen)}] {case.name} on {case.toy}: {', '.join(verdicts[-1].flagged) or 'not flagged'}", err=True)
-    show(*auditing.audit_table(verdicts))
-    alarms, gates, limit = auditing.false_alarms(verdicts)
-    missed = auditing.missed(verdicts)
-    typer.echo(f"false alarms: {alarms} of {gates} gates on sound estimators (rate below {limit:.1%} at 95 %)")
-    typer.echo(f"missed: {', '.join(verdict.case for verdict in missed) or 'none'}")
-    typer.echo(str(auditing.write_audit(results, verdicts)))
-    raise typer.Exit(FAILED if missed else 0)
+    verdicts = run_audit(defects or [], seeds, lambda line: typer.echo(line, err=True))
+    show(*audit_table(verdicts))
+    typer.echo("\n".join([*summary(verdicts), str(write_audit(results, verdicts))]))
+    raise typer.Exit(FAILED if missed(verdicts) else 0)
 
 
 @command("new-plugin")

@@ -2,15 +2,17 @@
 
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from scipy.stats import kstest
+from scipy.stats import binom, kstest
 
 from touchneedle.benchmark import defects
 from touchneedle.benchmark.audit import CASES, EVALUATION, Verdict, choose_cases, false_alarms, judge, missed, write_audit
 from touchneedle.benchmark.blind import BlindToy, FrozenSample
+from touchneedle.benchmark.gates import CHANCE
 from touchneedle.conf.errors import InputError
 from touchneedle.toys.base import ExactToy, build_toy
 
@@ -85,6 +87,15 @@ def test_counting_of_alarms_and_misses(tmp_path):
     assert json.loads(write_audit(tmp_path, [good]).read_text())[0]["states"]["b"] == "fail"
 
 
+def test_the_command_prints_the_table_and_keeps_it(cli, monkeypatch):
+    monkeypatch.setattr("touchneedle.benchmark.audit.judge", lambda case, seed: judge(case, seed, replace(SMALL, families=("closure",))))
+    done = cli("audit", "splits_swapped", "--results", "kept")
+    assert done.exit_code == 0, done.stderr
+    assert "[1/1] splits_swapped on gaussian_shift: " in done.stderr
+    assert "missed: none" in done.stdout
+    assert json.loads(Path("kept/audit/verdicts.json").read_text())[0]["states"]["gate_separation"] == "fail"
+
+
 def test_an_unknown_defect_is_named():
     with pytest.raises(InputError, match="unknown defect 'sign'; known: .*sign_flipped"):
         choose_cases(["sign"])
@@ -98,8 +109,8 @@ def test_every_defect_is_flagged(case):
 
 @pytest.mark.slow
 def test_false_alarms_are_as_rare_as_stated():
-    """Seven gates at 2.3 % each: more than 6 of about 80 would come by chance once in a thousand."""
+    """A gate fails by chance with 2.3 % at most; a larger number than allowed here comes once in a thousand times."""
     sound = [case for case in CASES if case.sound]
-    alarms, gates, _ = false_alarms(judge(case, seed) for seed in range(3) for case in sound)
+    alarms, gates, _ = false_alarms([judge(case, seed) for seed in range(3) for case in sound])
     assert gates > 60
-    assert alarms <= 6
+    assert alarms <= binom.isf(1e-3, gates, CHANCE)
