@@ -15,15 +15,9 @@ from touchneedle.benchmark.command import FAILED, app, command, keep_blocks
 
 
 def _complete_override(ctx: typer.Context, incomplete: str) -> list[str]:
-    """Completion of ``toy=mas<TAB>``; bash hands over ``toy``, ``=`` and ``mas`` as words, or ``toy`` and nothing."""
-    from touchneedle.benchmark.overrides import GROUPS, complete
+    from touchneedle.benchmark.overrides import complete_words
 
-    words = [*(ctx.params.get("overrides") or []), *ctx.args]
-    split = words[-1:] == ["="]
-    key = words[-2] if split and len(words) > 1 else words[-1] if words else ""
-    if split or (key in GROUPS and not incomplete):
-        return [found.partition("=")[2] for found in complete(f"{key}={incomplete}")]
-    return complete(incomplete)
+    return complete_words([*(ctx.params.get("overrides") or []), *ctx.args], incomplete)
 
 
 Overrides = Annotated[

@@ -8,7 +8,7 @@ before people do.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 
@@ -87,6 +87,15 @@ def complete(text: str) -> list[str]:
     chosen, comma, last = value.rpartition(",")
     taken = chosen.split(",")
     return [f"{key}={chosen}{comma}{name}" for name in members(key) if name.startswith(last) and name not in taken]
+
+
+def complete_words(words: Sequence[str], incomplete: str) -> list[str]:
+    """Completion of ``toy=mas<TAB>``; bash hands over ``toy``, ``=`` and ``mas`` as words, or ``toy`` and nothing."""
+    split = list(words[-1:]) == ["="]
+    key = words[-2] if split and len(words) > 1 else words[-1] if words else ""
+    if split or (key in GROUPS and not incomplete):
+        return [found.partition("=")[2] for found in complete(f"{key}={incomplete}")]
+    return complete(incomplete)
 
 
 def _files(group: str) -> list[Traversable]:
