@@ -131,6 +131,23 @@ def test_closure_takes_both_kinds_of_rows():
     assert "to_point=2" in found.at["decided_by"]
 
 
+def test_rows_that_are_not_conclusive_are_not_judged():
+    sound, heavy = (row("mean_ratio", value, 0.001, "closure", target=1.0, conclusive=value < 1.1) for value in (1.0, 1.5))
+    assert judge("gate_closure", sound, heavy).at["state"] == judge("gate_closure", sound).at["state"] == "pass"
+    assert judge("gate_closure", heavy).value is None
+
+
+@pytest.mark.parametrize(("p_value", "state"), [(1e-4, "fail"), (0.5, "pass")])
+def test_samples_are_judged_by_their_p_values(p_value, state):
+    rows = [fit_test(0.5, name, "density") for name in ("sliced_w1", "c2st")]
+    assert judge("gate_samples", *rows, fit_test(p_value, "mean_ks", "density")).at["state"] == state
+
+
+def test_events_that_were_trained_on_fail():
+    assert judge("gate_separation", row("reused_share", 0.0, 0.001, "closure")).at["state"] == "pass"
+    assert judge("gate_separation", row("reused_share", 0.05, 0.001, "closure")).at["state"] == "fail"
+
+
 def test_gates_are_listed_and_answer_without_any_rows():
     found = gate_rows([], FACTS)
     assert [one.name for one in found] == [gate.name for gate in GATES]
