@@ -7,26 +7,23 @@ at most; over several seeds `false_alarms` says how often it did.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from scipy.stats import beta
 
 from touchneedle.benchmark import defects
 from touchneedle.benchmark.blind import BlindToy, FrozenSample
 from touchneedle.benchmark.config import EvaluationConfig
 from touchneedle.benchmark.data import make_events
 from touchneedle.benchmark.evaluate import evaluate
-from touchneedle.benchmark.gates import GATES
+from touchneedle.benchmark.gates import GATES, corrected_significance, facts_of
 from touchneedle.benchmark.metrics.context import EvaluationContext
 from touchneedle.benchmark.metrics.separation import TEST_EVENTS, held_out
-from touchneedle.benchmark.records import write_atomically
 from touchneedle.benchmark.seeding import derive_generator
+from touchneedle.benchmark.verdicts import Verdict
 from touchneedle.conf.errors import InputError
 from touchneedle.estimators.base import Estimator
 from touchneedle.estimators.best_gaussian import BestGaussian, BestGaussianConfig
@@ -34,7 +31,6 @@ from touchneedle.estimators.control import TruthControl
 from touchneedle.estimators.oracle import Oracle, OracleConfig
 from touchneedle.toys.base import Events, ExactToy, Toy, build_toy
 
-AUDIT = Path("audit") / "verdicts.json"
 EVALUATION = EvaluationConfig(
     name="audit", n_experiments=200, n_points=2, n_test=40_000, n_sample=4_000, n_events=(1_000,), n_pool=50_000, n_posterior=500
 )
@@ -58,29 +54,6 @@ class Case:
     sound: bool = False
     hide: Callable[[ExactToy], Toy] = BlindToy
     training: Callable[[EvaluationContext], Events] | None = None
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What the gates said of one case.
-
-    Attributes:
-        states: gate -> pass, fail, undecided, or n/a.
-        decided_by: gate -> the row behind it.
-    """
-
-    case: str
-    about: str
-    toy: str
-    seed: int
-    sound: bool
-    states: dict[str, str]
-    decided_by: dict[str, str]
-
-    @property
-    def flagged(self) -> list[str]:
-        """The gates that fail."""
-        return [gate for gate, state in self.states.items() if state == "fail"]
 
 
 def _planted(defect: type[TruthControl]) -> Build:
@@ -169,10 +142,20 @@ def judge(case: Case, seed: int, evaluation: EvaluationConfig = EVALUATION) -> V
         raise InputError(f"audit: expected an exact toy; {case.toy} is none")
     seen, estimator = case.hide(toy), case.build(toy)
     training = None if case.training is None else partial(case.training, EvaluationContext(seen, estimator, evaluation, seed))
-    rows = [row for row in evaluate(seen, estimator, evaluation, seed, training=training).metrics if row.family == "gates"]
+    metrics = evaluate(seen, estimator, evaluation, seed, training=training).metrics
+    rows = [row for row in metrics if row.family == "gates"]
     states = {row.name: str(row.at.get("state", "n/a")) for row in rows}
     decided_by = {row.name: str(row.at.get("decided_by") or row.at.get("reason")) for row in rows}
-    return Verdict(case.name, case.about, case.toy, seed, case.sound, states, decided_by)
+    return Verdict(
+        case=case.name,
+        about=case.about,
+        toy=case.toy,
+        seed=seed,
+        sound=case.sound,
+        states=states,
+        decided_by=decided_by,
+        significance=corrected_significance(metrics, facts_of(seen)),
+    )
 
 
 def run_audit(names: Sequence[str], seeds: int, tell: Callable[[str], None]) -> list[Verdict]:
@@ -185,26 +168,6 @@ def run_audit(names: Sequence[str], seeds: int, tell: Callable[[str], None]) -> 
     return verdicts
 
 
-def missed(verdicts: Iterable[Verdict]) -> list[Verdict]:
-    """Defects that no gate flags."""
-    return [verdict for verdict in verdicts if not verdict.sound and not verdict.flagged]
-
-
-def false_alarms(verdicts: Iterable[Verdict]) -> tuple[int, int, float]:
-    """Failed gates of sound cases, gates judged, and the upper 95 % limit on the rate (Clopper and Pearson 1934)."""
-    states = [state for verdict in verdicts if verdict.sound for state in verdict.states.values() if state != "n/a"]
-    alarms = states.count("fail")
-    limit = 1.0 if alarms == len(states) else float(beta.ppf(0.95, alarms + 1, len(states) - alarms))
-    return alarms, len(states), limit
-
-
-def write_audit(folder: Path, verdicts: Sequence[Verdict]) -> Path:
-    """Keep the verdicts in ``audit/verdicts.json`` of a results folder."""
-    path = folder / AUDIT
-    write_atomically(path, (json.dumps([asdict(verdict) for verdict in verdicts], indent=1) + "\n").encode())
-    return path
-
-
 def audit_table(verdicts: Iterable[Verdict]) -> tuple[list[str], list[tuple[str, ...]]]:
     """Headings and rows: what is wrong, where, what each gate said, and the gates that flag it."""
     names = [gate.name for gate in GATES]
@@ -213,10 +176,3 @@ def audit_table(verdicts: Iterable[Verdict]) -> tuple[list[str], list[tuple[str,
         for v in verdicts
     ]
     return ["what is wrong", "toy", *(name.removeprefix("gate_") for name in names), "flagged by"], rows
-
-
-def summary(verdicts: Sequence[Verdict]) -> list[str]:
-    """Alarms on sound estimators and missed defects, in two lines."""
-    alarms, gates, limit = false_alarms(verdicts)
-    names = ", ".join(verdict.case for verdict in missed(verdicts)) or "none"
-    return [f"false alarms: {alarms} of {gates} gates on sound estimators (rate below {limit:.1%} at 95 %)", f"missed: {names}"]

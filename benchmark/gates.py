@@ -177,7 +177,7 @@ def gate_rows(metrics: Sequence[Metric], facts: Facts) -> list[Metric]:
 
 
 def _gate_row(gate: Gate, metrics: Sequence[Metric], facts: Facts) -> Metric:
-    judged = _judge_all(gate.criteria, metrics, facts) or _judge_all(gate.instead, metrics, facts)
+    judged = _judge_gate(gate, metrics, facts)
     if not judged:
         return missing_row("gates", gate.name, _why_not(gate, metrics, facts))
     state, decisive = decide(judged)
@@ -186,6 +186,22 @@ def _gate_row(gate: Gate, metrics: Sequence[Metric], facts: Facts) -> Metric:
         return missing_row("gates", gate.name, f"{describe(decisive.row)} has no finite number with an error", at)
     value, stderr = decisive.distance, decisive.stderr
     return Metric(family="gates", name=gate.name, at=at, value=value, stderr=stderr, n=decisive.row.n, direction="lower")
+
+
+def corrected_significance(metrics: Sequence[Metric], facts: Facts) -> dict[str, float]:
+    """How far the worst row of every judged metric lies beyond its threshold: z of min(1, m P(z > beyond)) for m rows of its gate.
+
+    A gate fails where one of its metrics is above `CLEARED`. Metrics without a number are left out.
+    """
+    found: dict[str, float] = {}
+    for gate in GATES:
+        judged = _judge_gate(gate, metrics, facts)
+        for one in judged:
+            if not math.isnan(one.beyond):
+                z = significance(len(judged) * float(special.ndtr(-one.beyond)))
+                name = f"{one.row.family}/{one.row.name}"
+                found[name] = max(z, found.get(name, z))
+    return found
 
 
 def decide(judged: Sequence[Judged]) -> tuple[State, Judged]:
@@ -207,6 +223,10 @@ def describe(row: Metric) -> str:
     """Which row it was, in one line: family/name and the place where it holds."""
     place = [f"{key}={value}" for key, value in row.place.items()]
     return " ".join([f"{row.family}/{row.name}", *place])
+
+
+def _judge_gate(gate: Gate, metrics: Sequence[Metric], facts: Facts) -> list[Judged]:
+    return _judge_all(gate.criteria, metrics, facts) or _judge_all(gate.instead, metrics, facts)
 
 
 def _judge_all(criteria: Iterable[Criterion], metrics: Sequence[Metric], facts: Facts) -> list[Judged]:

@@ -230,12 +230,13 @@ def audit(
       touchneedle audit sign_flipped leak
       touchneedle audit --seeds 5
     """
-    from touchneedle.benchmark.audit import audit_table, missed, run_audit, summary, write_audit
+    from touchneedle.benchmark.audit import audit_table, run_audit
     from touchneedle.benchmark.tables import show
+    from touchneedle.benchmark.verdicts import missed, summary, write_verdicts
 
     verdicts = run_audit(defects or [], seeds, lambda line: typer.echo(line, err=True))
     show(*audit_table(verdicts))
-    typer.echo("\n".join([*summary(verdicts), str(write_audit(results, verdicts))]))
+    typer.echo("\n".join([*summary(verdicts), str(write_verdicts(results, verdicts))]))
     raise typer.Exit(FAILED if missed(verdicts) else 0)
 
 

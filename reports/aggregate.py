@@ -48,7 +48,8 @@ class Cell:
         all_censored: every seed is such a limit.
         mean_abs: mean of |value| over seeds: the size to expect of one training, where signs would cancel.
         null: truth-vs-truth level, mean over seeds.
-        reason: why seeds are missing.
+        reason: why seeds are missing; what decided a gate.
+        state: of a gate: ``fail`` if any seed fails, ``pass`` if all pass, else ``undecided``; empty for other rows.
     """
 
     family: str
@@ -65,6 +66,7 @@ class Cell:
     mean_abs: float | None = None
     null: float | None = None
     reason: str = ""
+    state: str = ""
 
     @property
     def metric(self) -> str:
@@ -104,6 +106,7 @@ def average(metrics: Sequence[tuple[int, Metric]]) -> Cell:
         mean_abs=math.fsum(abs(_number(s.value)) for s in present) / len(present) if present else None,
         null=_mean_null([metric for _, metric in metrics]),
         reason=_reasons([metric for _, metric in metrics]),
+        state=_state([metric.at["state"] for _, metric in metrics if "state" in metric.at]),
     )
 
 
@@ -158,10 +161,20 @@ def _mean_null(metrics: Sequence[Metric]) -> float | None:
     return math.fsum(values) / len(values) if values else None
 
 
+def _state(states: Sequence[AtValue]) -> str:
+    if not states:
+        return ""
+    if "fail" in states:
+        return "fail"
+    return "pass" if set(states) == {"pass"} else "undecided"
+
+
 def _reasons(metrics: Sequence[Metric]) -> str:
     found = []
     for metric in metrics:
-        if metric.value is None:
+        if metric.at.get("decided_by"):
+            found.append(f"{metric.at.get('state')} by {metric.at['decided_by']}")
+        elif metric.value is None:
             found.append(str(metric.at.get("reason") or "no reason given"))
         elif math.isnan(metric.value):
             found.append("not a number")

@@ -44,6 +44,32 @@ GUIDE: tuple[tuple[str, str], ...] = (
         "the metric put the exact answer behind a control that is known to be worse, by more than two combined standard errors, "
         "so it is not shown there.",
     ),
+    (
+        "gates",
+        "what the rows of one evaluation amount to. A gate passes (\N{CHECK MARK}) or fails (\N{BALLOT X}) only where its threshold is cleared by "
+        "two standard errors, corrected for the number of rows; else it is undecided (?), and more events or experiments would tell. Over "
+        "several seeds it fails if it fails in one, and passes if it passes in all. The details name the row that decided. The audit of "
+        "the scores, where there is one, shows which known faults each of them sees.",
+    ),
+    (
+        "calibration",
+        "sbc, tarp: largest deviation of the ranks of the truth among posterior draws from uniform; pit: the same for the probability "
+        "integral of a likelihood; expected coverage: share of truths inside credible regions. A posterior that ignores the data passes "
+        "most of them, so information gain (nats that the posterior gains over the prior) stands beside. ECE: mean miscalibration of a "
+        "log-ratio, its expected value under perfect calibration subtracted. n_set: events per set.",
+    ),
+    (
+        "closure",
+        "normalisation: integral of the learned density or ratio at nominal, anchor and joint points, and its slope in theta as a pull on "
+        "the fit; reweighting: simulated events carried from one point to another by the learned ratio, against those simulated there, "
+        "feature by feature; nuisance response: slope of learned against exact log-ratio along a nuisance; interaction: what two "
+        "parameters do together beyond what they do alone. None but the last two needs an exact density.",
+    ),
+    (
+        "null",
+        "what a distance between two samples amounts to when both come from the simulator, at the same number of events. Distances mean "
+        "something where they are beyond it.",
+    ),
     ("n/a", "the estimator or toy cannot give this number, or the run has none; the details say why."),
     ("budget", "simulated training events, validation included. Ranks compare at equal budget only."),
     ("\N{GREATER-THAN OR EQUAL TO}", "a lower limit, because at least one seed gave only a lower limit."),

@@ -1,6 +1,6 @@
 """The leaderboard: records in, one HTML page, one Markdown file and one CSV file of the same rows out.
 
-A pure function of the results folder: equal folders give equal bytes.
+A pure function of the results folder: equal folders give equal bytes. An audit beside the records has its own table.
 """
 
 from __future__ import annotations
@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from touchneedle.benchmark.records import write_atomically
+from touchneedle.benchmark.verdicts import AUDIT, Verdict, read_verdicts
+from touchneedle.conf.errors import InputError
 from touchneedle.reports.figures import Picture, draw
 from touchneedle.reports.guide import GUIDE
 from touchneedle.reports.page import render_page
-from touchneedle.reports.rows import read_results
+from touchneedle.reports.rows import Problem, Results, read_results
 from touchneedle.reports.sections import Section, build_sections
 from touchneedle.reports.text_tables import to_csv, to_markdown
 
@@ -32,18 +34,27 @@ def write_report(results: Path, out: Path) -> Report:
         InputError: if ``results`` is no folder or holds no record, or ``out`` cannot be written.
     """
     found = read_results(results)
+    verdicts = _verdicts(results, found)
     sections = build_sections(found)
     pictures = [_pictures(index, section) for index, section in enumerate(sections, start=1)]
     problems = [*found.problems, *(problem for row in pictures for picture in row for problem in picture.problems)]
     contents = {
-        "leaderboard.html": render_page(sections, problems, pictures),
-        "leaderboard.md": to_markdown(sections, problems, GUIDE),
+        "leaderboard.html": render_page(sections, problems, pictures, verdicts),
+        "leaderboard.md": to_markdown(sections, problems, GUIDE, verdicts),
         "leaderboard.csv": to_csv(sections, problems),
     }
     paths = [Path(out) / name for name in contents]
     for path, content in zip(paths, contents.values(), strict=True):
         write_atomically(path, content)
     return Report(paths, [f"{problem.file}: {problem.reason}" for problem in problems])
+
+
+def _verdicts(folder: Path, found: Results) -> list[Verdict]:
+    try:
+        return read_verdicts(folder)
+    except InputError as error:
+        found.problems.append(Problem(AUDIT.as_posix(), str(error)))
+        return []
 
 
 def _pictures(index: int, section: Section) -> list[Picture]:

@@ -18,7 +18,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from touchneedle.benchmark.records import Record
+from touchneedle.benchmark.verdicts import Verdict, summary
 from touchneedle.reports.aggregate import Cell
+from touchneedle.reports.audit import ABOUT, audit_lines, audit_metrics
 from touchneedle.reports.figures import Picture, shorten
 from touchneedle.reports.guide import GUIDE
 from touchneedle.reports.losses import loss_picture
@@ -27,7 +29,7 @@ from touchneedle.reports.ranking import Standing
 from touchneedle.reports.repeat import repeat_command
 from touchneedle.reports.rows import Problem, Row, Run, canonical
 from touchneedle.reports.sections import Column, Section, Table
-from touchneedle.reports.text_tables import headline_text, identity_texts, outcome_groups, toy_title
+from touchneedle.reports.text_tables import gate_states, gate_text, headline_text, identity_texts, outcome_groups, toy_title
 
 FOLDER = Path(__file__).parent
 MAX_BYTES = 3_000_000
@@ -52,11 +54,13 @@ class Environments:
         return self.texts.setdefault(pretty(environment), len(self.texts) + 1)
 
 
-def render_page(sections: Sequence[Section], problems: Sequence[Problem], pictures: Sequence[Sequence[Picture]]) -> str:
+def render_page(
+    sections: Sequence[Section], problems: Sequence[Problem], pictures: Sequence[Sequence[Picture]], verdicts: Sequence[Verdict] = ()
+) -> str:
     """The page; details are thinned out, and the page says so, until it is below `MAX_BYTES`."""
     page = ""
     for step, note in _STEPS:
-        page = _render(sections, problems, pictures, step, note)
+        page = _render(sections, problems, pictures, verdicts, step, note)
         if len(page.encode()) < MAX_BYTES:
             break
     return page
@@ -67,7 +71,14 @@ def pretty(value: Any) -> str:
     return json.dumps(value, indent=1, sort_keys=True, default=str, ensure_ascii=False)
 
 
-def _render(sections: Sequence[Section], problems: Sequence[Problem], pictures: Sequence[Sequence[Picture]], step: str, note: str) -> str:
+def _render(
+    sections: Sequence[Section],
+    problems: Sequence[Problem],
+    pictures: Sequence[Sequence[Picture]],
+    verdicts: Sequence[Verdict],
+    step: str,
+    note: str,
+) -> str:
     environments = Environments()
     views = [_section(index, section, pictures[index], step, environments) for index, section in enumerate(sections)]
     script = (FOLDER / "leaderboard.js").read_text(encoding="utf-8")
@@ -76,12 +87,19 @@ def _render(sections: Sequence[Section], problems: Sequence[Problem], pictures: 
         sections=views,
         problems=problems,
         guide=GUIDE,
+        audit=_audit(verdicts),
         note=note,
         environments=list(environments.texts.items()),
         style=Markup((FOLDER / "leaderboard.css").read_text(encoding="utf-8")),
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
+
+
+def _audit(verdicts: Sequence[Verdict]) -> dict[str, Any] | None:
+    if not verdicts:
+        return None
+    return {"about": ABOUT, "metrics": audit_metrics(verdicts), "lines": audit_lines(verdicts), "summary": summary(verdicts)}
 
 
 def _section(index: int, section: Section, pictures: Sequence[Picture], step: str, environments: Environments) -> dict[str, Any]:
@@ -144,6 +162,9 @@ def _line(table: Table, standing: Standing, order: int) -> dict[str, Any]:
         "seeds": seeds,
         "n_seeds": len(row.seeds),
         "cells": [_headline(table, row, column) for column in table.columns],
+        "gates": gate_states(row),
+        "gates_passed": list(gate_states(row).values()).count("pass") if gate_states(row) else "",
+        "gates_title": gate_text(row),
     }
 
 

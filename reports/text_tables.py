@@ -9,7 +9,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from touchneedle.benchmark.records import Record
+from touchneedle.benchmark.verdicts import Verdict, summary
 from touchneedle.reports.aggregate import Cell
+from touchneedle.reports.audit import ABOUT, audit_lines, audit_metrics
 from touchneedle.reports.numbers import format_cell, format_count
 from touchneedle.reports.rows import Problem, Row, Run, canonical, role_of
 from touchneedle.reports.sections import Column, Section, Table
@@ -18,7 +20,7 @@ CSV_FIELDS = (
     *("status", "toy", "toy_version", "toy_params", "estimator", "estimator_version", "distribution", "options", "role", "track"),
     *("budget", "n_train", "design", "evaluation", "rank", "group", "seeds"),
     *("family", "metric", "parameter", "point", "n_events", "at", "value", "stderr", "n_seeds", "censored", "mean_abs", "null"),
-    *("direction", "withheld", "reason"),
+    *("direction", "state", "withheld", "reason"),
 )
 _OWN_COLUMNS = ("parameter", "point", "n_events")
 
@@ -36,14 +38,18 @@ def to_csv(sections: Sequence[Section], problems: Sequence[Problem]) -> str:
     return buffer.getvalue()
 
 
-def to_markdown(sections: Sequence[Section], problems: Sequence[Problem], guide: Sequence[tuple[str, str]]) -> str:
-    """Headline tables per toy, failures and skips, and how to read them."""
+def to_markdown(
+    sections: Sequence[Section], problems: Sequence[Problem], guide: Sequence[tuple[str, str]], verdicts: Sequence[Verdict] = ()
+) -> str:
+    """Headline tables per toy, failures and skips, the audit, and how to read them."""
     lines = ["# Touchneedle leaderboard", ""]
     for section in sections:
         lines += _section_lines(section)
     if problems:
         lines += ["## Files that could not be read", ""]
         lines += [f"- {escape(problem.file)}: {escape(problem.reason)}" for problem in problems] + [""]
+    if verdicts:
+        lines += _audit_section(verdicts)
     lines += ["## How to read this", "", *(f"- **{escape(term)}**: {escape(meaning)}" for term, meaning in guide)]
     return "\n".join(lines) + "\n"
 
@@ -54,6 +60,21 @@ def headline_text(table: Table, row: Row, column: Column) -> str:
     if cell is None:
         return "n/a"
     return "withheld" if table.why_withheld(cell) else format_cell(cell)
+
+
+def gate_states(row: Row) -> dict[str, str]:
+    """Gate without its prefix -> pass, fail or undecided; gates that do not apply are left out."""
+    return {cell.name.removeprefix("gate_"): cell.state for cell in row.cells if cell.family == "gates" and cell.state}
+
+
+def gate_text(row: Row) -> str:
+    """How many gates pass, and by name those that fail or are undecided."""
+    states = gate_states(row)
+    if not states:
+        return "n/a"
+    named = [(state, [gate for gate, found in states.items() if found == state]) for state in ("fail", "undecided")]
+    passed = sum(state == "pass" for state in states.values())
+    return "; ".join([f"{passed} pass", *(f"{state}: {', '.join(gates)}" for state, gates in named if gates)])
 
 
 def identity_texts(row: Row) -> tuple[str, str, str, str]:
@@ -104,14 +125,25 @@ def _table_lines(table: Table) -> list[str]:
     evaluation = f", evaluation {escape(table.evaluation)}" if table.evaluation else ""
     lines = [f"### Budget {escape(table.budget)} ({table.n_train:,} training events){evaluation}", ""]
     lines += [f"Ordered by {escape(table.primary) or 'name'}.", ""]
-    titles = ["rank", "estimator", "design", "budget", "seeds", *(column.title for column in table.columns)]
+    titles = ["rank", "estimator", "design", "budget", "seeds", *(column.title for column in table.columns), "gates"]
     lines += [_line(titles), "|" + "---|" * len(titles)]
     for standing in table.standings:
         rank = f"{standing.rank} {standing.group}" if standing.rank else "-"
         numbers = (headline_text(table, standing.row, column) for column in table.columns)
-        lines.append(_line([rank, *identity_texts(standing.row), *numbers]))
+        lines.append(_line([rank, *identity_texts(standing.row), *numbers, gate_text(standing.row)]))
     lines += [""] + [f"- withheld: controls misordered: {escape(f'{w.metric} ({w.place}): {w.why}')}" for w in table.withheld.values()]
     return [*lines, ""] if table.withheld else lines
+
+
+def _audit_section(verdicts: Sequence[Verdict]) -> list[str]:
+    titles = ["what is wrong", "toy", "seeds", "gates that flag it", *audit_metrics(verdicts)]
+    lines = ["## Audit of the scores", "", ABOUT, "", *(f"- {escape(text)}" for text in summary(verdicts)), ""]
+    lines += [_line(titles), "|" + "---|" * len(titles)]
+    for line in audit_lines(verdicts):
+        numbers = [f"**{escape(cell.text)}**" if cell.flagged else escape(cell.text) for cell in line.cells]
+        identity = (escape(text) for text in (line.about, line.toy, str(line.seeds), line.gates))
+        lines.append("| " + " | ".join([*identity, *numbers]) + " |")
+    return [*lines, ""]
 
 
 def _outcome_line(record: Record, seeds: str) -> str:
@@ -152,6 +184,7 @@ def _numbers(cell: Cell, withheld: str) -> dict[str, Any]:
         "mean_abs": _text(cell.mean_abs) if shown else "",
         "null": _text(cell.null),
         "direction": cell.direction,
+        "state": cell.state,
         "withheld": withheld,
         "reason": cell.reason,
     }

@@ -19,7 +19,7 @@ ALLOWED = {
     "toys": ("conf",),
     "estimators": ("conf", "toys.base"),
     "inference": ("conf", "toys.base", "estimators.base", "estimators.interpolation"),
-    "reports": ("conf", "benchmark.records", "benchmark.config"),
+    "reports": ("conf", "benchmark.records", "benchmark.config", "benchmark.verdicts"),
 }
 OWNERS = {"lightning": "benchmark/train.py", "hydra": "benchmark/sweep.py"}
 

@@ -10,9 +10,10 @@ import torch
 from scipy.stats import binom, kstest
 
 from touchneedle.benchmark import defects
-from touchneedle.benchmark.audit import CASES, EVALUATION, Verdict, choose_cases, false_alarms, judge, missed, write_audit
+from touchneedle.benchmark.audit import CASES, EVALUATION, choose_cases, judge
 from touchneedle.benchmark.blind import BlindToy, FrozenSample
 from touchneedle.benchmark.gates import CHANCE
+from touchneedle.benchmark.verdicts import FLAGGED, Verdict, false_alarms, missed, read_verdicts, write_verdicts
 from touchneedle.conf.errors import InputError
 from touchneedle.toys.base import ExactToy, build_toy
 
@@ -37,7 +38,11 @@ def verdict(name, seed=0, evaluation=SMALL):
     ],
 )
 def test_a_planted_defect_is_flagged_by_the_gate_meant_for_it(name, gate):
-    assert gate in verdict(name).flagged
+    found = verdict(name)
+    assert gate in found.flagged
+    # The table of the report says by which metric.
+    metric = found.decided_by[gate].split()[0]
+    assert found.significance[metric] > FLAGGED
 
 
 @pytest.mark.parametrize("name", ["events_reused", "splits_swapped"])
@@ -77,14 +82,20 @@ def test_blind_toys_hide_their_density():
 
 
 def test_counting_of_alarms_and_misses(tmp_path):
-    good = Verdict("exact", "nothing", "toy", 0, True, {"a": "pass", "b": "fail", "c": "n/a"}, {})
-    caught = Verdict("bad", "something", "toy", 0, False, {"a": "fail"}, {})
-    lost = replace(caught, states={"a": "undecided"})
+    shared = {"toy": "toy", "seed": 0, "decided_by": {}}
+    good = Verdict(case="exact", about="nothing", sound=True, states={"a": "pass", "b": "fail", "c": "n/a"}, **shared)
+    caught = Verdict(case="bad", about="something", sound=False, states={"a": "fail"}, significance={"closure/mean_ratio": 3.5}, **shared)
+    lost = caught.model_copy(update={"states": {"a": "undecided"}})
     alarms, gates, limit = false_alarms([good, caught])
     assert (alarms, gates) == (1, 2)
     assert limit == pytest.approx(0.9747, abs=1e-3)
     assert missed([good, caught, lost]) == [lost]
-    assert json.loads(write_audit(tmp_path, [good]).read_text())[0]["states"]["b"] == "fail"
+    assert read_verdicts(tmp_path) == []
+    write_verdicts(tmp_path, [good, caught])
+    assert read_verdicts(tmp_path) == [good, caught]
+    (tmp_path / "audit" / "verdicts.json").write_text("[{}]")
+    with pytest.raises(InputError, match="run touchneedle audit again"):
+        read_verdicts(tmp_path)
 
 
 def test_the_command_prints_the_table_and_keeps_it(cli, monkeypatch):

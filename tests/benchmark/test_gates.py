@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from touchneedle.benchmark.gates import CHANCE, GATES, Facts, gate_rows
+from touchneedle.benchmark.gates import CHANCE, CLEARED, GATES, Facts, corrected_significance, gate_rows
 from touchneedle.benchmark.records import Metric
 
 FACTS = Facts(("mu",), 1_000)
@@ -206,3 +206,18 @@ def test_an_oracle_passes_calibration_as_often_as_stated_and_fails_at_the_stated
     shares = states("gate_calibration", ([fit_test(float(p), n_set=k) for k, p in enumerate(ps)] for ps in p_values))
     assert at_most(shares["fail"], CHANCE)
     assert abs(shares["pass"] - (1 - stats.norm.sf(1) / 8) ** 8) < 4 * math.sqrt(0.13 / REPEATS)
+
+
+@pytest.mark.parametrize("p_value", [1e-8, 3e-3, 2e-2, 0.5])
+def test_a_gate_fails_where_one_of_its_metrics_is_significant(p_value):
+    rows = [fit_test(p_value, "sbc"), fit_test(0.4, "sbc"), fit_test(0.7, "tarp"), fit_test(0.2, "pit")]
+    found = corrected_significance(rows, FACTS)
+    assert found["calibration/sbc"] == pytest.approx(stats.norm.isf(min(1 - 1e-15, 4 * p_value)), rel=1e-6)
+    assert list(found) == ["calibration/sbc", "calibration/tarp", "calibration/pit"]
+    fails = judge("gate_calibration", *rows).at["state"] == "fail"
+    assert fails == (max(found.values()) > CLEARED)
+
+
+def test_a_metric_without_a_number_has_no_significance():
+    nothing = Metric(family="calibration", name="sbc", value=None, at={"reason": "none"})
+    assert corrected_significance([nothing, fit_test(0.5, "pit")], FACTS).keys() == {"calibration/pit"}
