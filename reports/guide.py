@@ -46,10 +46,10 @@ GUIDE: tuple[tuple[str, str], ...] = (
     ),
     (
         "gates",
-        "what the rows of one evaluation amount to. A gate passes (\N{CHECK MARK}) or fails (\N{BALLOT X}) only where its threshold is cleared by "
-        "two standard errors, corrected for the number of rows; else it is undecided (?), and more events or experiments would tell. Over "
-        "several seeds it fails if it fails in one, and passes if it passes in all. The details name the row that decided. The audit of "
-        "the scores, where there is one, shows which known faults each of them sees.",
+        "what the rows of one evaluation amount to. A gate passes (\N{CHECK MARK}) or fails (\N{BALLOT X}) only where "
+        "its threshold is cleared by two standard errors, corrected for the number of rows; else it is undecided (?), and more events "
+        "or experiments would tell. Over several seeds it fails if it fails in one, and passes if it passes in all. The "
+        "details name the row that decided. The audit of the scores, where there is one, shows which known faults each of them sees.",
     ),
     (
         "calibration",
