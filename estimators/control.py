@@ -53,10 +53,7 @@ class TruthControl(Estimator):
         if isinstance(self.toy, SignedToy):
             ratio = self.exact_ratio(x, theta, reference)
             return torch.where(ratio > 0, ratio, torch.nan).log()
-        log_p = self.toy.log_prob(x, theta)
-        log_reference = self.toy.log_prob(x, reference.expand_as(theta))
-        nowhere = torch.isneginf(log_p) & torch.isneginf(log_reference)
-        return torch.where(nowhere, torch.zeros_like(log_p), log_p - log_reference)
+        return log_quotient(self.toy.log_prob(x, theta), self.toy.log_prob(x, reference.expand_as(theta)))
 
     def exact_log_density(self, x: Tensor, theta: Tensor) -> Tensor:
         """log p(x|theta), shape (n,); NaN where a signed density is <= 0."""
@@ -64,3 +61,9 @@ class TruthControl(Estimator):
             return self.toy.log_prob(x, theta)
         density = self.toy.density(x, theta)
         return torch.where(density > 0, density, torch.nan).log()
+
+
+def log_quotient(log_p: Tensor, log_reference: Tensor) -> Tensor:
+    """log_p - log_reference, 0 where both densities vanish."""
+    nowhere = torch.isneginf(log_p) & torch.isneginf(log_reference)
+    return torch.where(nowhere, torch.zeros_like(log_p), log_p - log_reference)

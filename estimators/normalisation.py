@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from touchneedle.conf.errors import InputError
-from touchneedle.estimators.base import PAIRS_PER_CHUNK, Estimator
+from touchneedle.estimators.base import Estimator
 from touchneedle.toys.base import Events
 
 Normalise = Literal["none", "local"]
@@ -76,7 +76,7 @@ class EvidenceRatio(Estimator):
         return means[1:] - means[0]
 
     def _log_mean(self, theta: Tensor) -> Tensor:
-        size = max(1, PAIRS_PER_CHUNK // len(theta))
+        size = max(1, self.rows_per_chunk // len(theta))
         parts = [
             # Gradients recompute each chunk instead of keeping all pairs in memory.
             checkpoint(self._log_weighted_sum, x, log_weight, theta, use_reentrant=False, preserve_rng_state=False)

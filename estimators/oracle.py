@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from touchneedle.estimators.base import Capability
-from touchneedle.estimators.control import TruthControl
+from touchneedle.estimators.control import TruthControl, log_quotient
+from touchneedle.toys.base import SignedToy
 
 
 @dataclass
@@ -31,6 +32,14 @@ class Oracle(TruthControl):
 
     def _log_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
         return self.exact_log_ratio(x, theta, self.nominal)
+
+    def _log_ratio_grid(self, x: Tensor, theta: Tensor) -> Tensor:
+        if isinstance(self.toy, SignedToy):
+            return super()._log_ratio_grid(x, theta)
+        # The density at nominal once per event, not once per pair.
+        every = torch.cat([self.nominal[None], theta])
+        log_p = self.toy.log_prob(x.repeat_interleave(len(every), 0), every.repeat(len(x), 1)).reshape(len(x), len(every))
+        return log_quotient(log_p[:, 1:], log_p[:, :1])
 
     def _relative_log_prob(self, x: Tensor, theta: Tensor) -> Tensor:
         # Half the work, and finite for events outside the support at theta_0.

@@ -22,6 +22,8 @@ from touchneedle.inference.terms import ExactTerms, Rates, fit_limits, reference
 from touchneedle.toys.base import Events, ParameterSpace
 
 MAX_STEPS = 8
+# In sigma, of the radius of 4 over which the correction is fitted.
+NEAR = 1.0
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ def find_centre(
 
     With local normalisation the correction holds in a ball only, and without it a ratio may have its
     maximum far away. So the ball walks: normalise around the centre, fit, move no further than the
-    ball's edge, until the fit stays inside. The last step re-centres once more.
+    ball's edge, until the fit stays inside. Unless it stays near the middle, the last step re-centres once more.
     """
     parameters = estimator.spec.parameters
     reference = reference_rate(rates, experiments.theta_true)
@@ -56,9 +58,9 @@ def find_centre(
         if local is None:
             return _pool_fit(estimator, experiments, centre, metric, max_events)
         found = _pool_fit(estimator, experiments, Centre(centre.theta, centre.covariance, terms.normalised_by(local)), metric, max_events)
-        if inside:
-            return found
         distance = float(ball.distance(found.theta[None])[0])
+        if inside or distance <= NEAR:
+            return found
         inside = distance <= RADIUS
         centre = found if inside else replace(found, theta=_towards(centre.theta, found.theta, RADIUS / distance), covariance=guess)
     return centre

@@ -58,7 +58,14 @@ class EventObjective:
 
 def ratio_and_score(estimator: Estimator, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
     """log_ratio up to a function of x (n,), and its gradient in theta (n, p), for theta (n, p) or one point (p,); detached float64."""
-    theta = expand_theta(theta, len(x)).detach().clone().requires_grad_()
+    size = min(CHUNK_ROWS, estimator.rows_per_chunk)
+    pairs = zip(x.split(size), expand_theta(theta, len(x)).split(size), strict=True)
+    ratios, scores = zip(*[_ratio_and_score(estimator, *pair) for pair in pairs], strict=True)
+    return torch.cat(ratios), torch.cat(scores)
+
+
+def _ratio_and_score(estimator: Estimator, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+    theta = theta.detach().clone().requires_grad_()
     with torch.enable_grad():
         ratio = estimator.relative_log_prob(x, theta)
         (score,) = torch.autograd.grad(ratio.sum(), theta)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from touchneedle.estimators.base import Estimator
-from touchneedle.inference.likelihood import CHUNK_ROWS, ratio_and_score
+from touchneedle.inference.likelihood import ratio_and_score
 from touchneedle.inference.maximise import covariance_of, sigma_of
 from touchneedle.inference.normalisation import LocalNormalisation
 from touchneedle.inference.pseudo_experiments import PseudoExperiments
@@ -47,11 +47,11 @@ def first_order_bias(
     """
     theta = experiments.theta_true
     x = experiments.pool.x[:max_events]
-    score = _scores(estimator, x, theta)
+    _, score = ratio_and_score(estimator, x, theta)
     if normalisation is not None:
         score = score - _slope(normalisation, theta)
     if oracle is not None:
-        score = score - _scores(oracle, x, theta)
+        score = score - ratio_and_score(oracle, x, theta)[1]
     projected = score @ (experiments.n_events * covariance / sigma_of(covariance)[:, None]).T
     share = experiments.pool_share[: len(x)] / experiments.pool_share[: len(x)].sum()
     mean = share @ projected
@@ -64,10 +64,6 @@ def covariance_at(n: int, covariance: Tensor, n_events: int, theta: Tensor, para
     constraint = ExactTerms(parameters).curvature(theta[None], Summaries(one, one, theta[None]))[0]
     per_event = (torch.linalg.inv(covariance) - constraint) / n_events
     return covariance_of(n * per_event + constraint)
-
-
-def _scores(estimator: Estimator, x: Tensor, theta: Tensor) -> Tensor:
-    return torch.cat([ratio_and_score(estimator, part, theta)[1] for part in x.split(CHUNK_ROWS)])
 
 
 def _slope(normalisation: LocalNormalisation, theta: Tensor) -> Tensor:

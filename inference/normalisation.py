@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from touchneedle.estimators.base import Estimator
+from touchneedle.estimators.base import Estimator, in_float32
 from touchneedle.inference.polynomial import Ball, Monomials
 
 N_POINTS = 24
@@ -49,7 +49,8 @@ def fit_local_normalisation(estimator: Estimator, ball: Ball) -> LocalNormalisat
     monomials = Monomials(ball, order=2)
     points = monomials.design(N_POINTS)
     with torch.no_grad():
-        values = estimator.log_normalisation(points).double().cpu()
+        # A mean over events has no use for more digits.
+        values = in_float32(estimator).log_normalisation(points).double().cpu()
     if not bool(values.any()):
         return None
     points, values = points[values.isfinite()], values[values.isfinite()]

@@ -8,21 +8,20 @@ millisecond. A cubic is unbounded and a rugged estimator is no polynomial: `pseu
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
-from touchneedle.estimators.base import Estimator
+from touchneedle.estimators.base import Estimator, in_float32
 from touchneedle.inference.batched import Problem
 from touchneedle.inference.maximise import Maxima
 from touchneedle.inference.polynomial import Ball, Monomials
 from touchneedle.inference.pseudo_experiments import PseudoExperiments
 from touchneedle.inference.terms import ExactTerms, Summaries
 
-_EVENTS_PER_TABLE_CHUNK = 512
+_EVENTS_PER_TABLE_CHUNK = 2**13
 _ROWS_PER_SUM = 2**17
 _MEAN_FIT_STEPS = 25
 
@@ -133,8 +132,7 @@ def tabulate(estimator: Estimator, x: Tensor, centre: Tensor, points: Tensor) ->
 
     Networks are evaluated in float32, twice as fast; the exact fits that check the surface are float64.
     """
-    if any(True for _ in estimator.parameters()):
-        estimator = copy.deepcopy(estimator).float()
+    estimator = in_float32(estimator)
     every = torch.cat([centre[None], points])
     parts = []
     with torch.no_grad():

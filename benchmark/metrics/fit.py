@@ -20,7 +20,7 @@ Rows, per parameter unless said:
 * ``mean_score``: first-order bias at ``toy.fit_events``, n I^-1 E_p[grad log_ratio at theta_true] in oracle sigma,
   I = total information of the oracle, constraints included; the oracle's score (mean zero) is subtracted event by
   event, which leaves the expectation and removes most of the noise.
-* ``surface_error`` (rms of 20 surface fits against exact ones, in sigma), ``outside_share`` and ``failed_fits``:
+* ``surface_error`` (rms of 10 surface fits against exact ones, in sigma), ``outside_share`` and ``failed_fits``:
   per point and number of events.
 * ``worst_bias``, ``worst_coverage``, ``interval_score``, ``minima``: see the modules of their names.
 """
@@ -68,7 +68,7 @@ JOINT = ("worst_bias", "worst_coverage", "interval_score")
 ELSEWHERE = ("minima", "training_spread")
 PER_POINT = tuple(name for name in NAMES if name not in JOINT + ELSEWHERE)
 SCORE_EVENTS = 20_000
-REPLICAS = 50
+REPLICAS = 30
 
 
 def fit_scores(context: EvaluationContext) -> Scores:

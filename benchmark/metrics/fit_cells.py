@@ -27,7 +27,7 @@ from touchneedle.inference.pseudo_experiments import PseudoExperiments, draw_pse
 from touchneedle.inference.pseudo_fits import FitOptions, PseudoFits, fit_pseudo_experiments
 
 LEVELS = {"coverage_68": (math.erf(1 / math.sqrt(2)), 1.0), "coverage_95": (math.erf(2 / math.sqrt(2)), 4.0)}
-N_CHECK = 20
+N_CHECK = 10
 NO_ORACLE = "the toy has no exact density to compare with"
 
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import copy
-
 import torch
 from torch import Tensor
 
-from touchneedle.estimators.base import Estimator
+from touchneedle.estimators.base import Estimator, in_float32
 
 
 def normalised_log_ratio(estimator: Estimator, x: Tensor, theta: Tensor) -> Tensor:
-    """log_ratio (n, m) at points theta (m, p), local normalisation subtracted."""
+    """log_ratio (n, m) at points theta (m, p), local normalisation subtracted; by networks in float32."""
+    estimator = in_float32(estimator)
     with torch.no_grad():
         both = torch.cat([theta, estimator.spec.parameters.nominal[None].to(theta)])
         constant = estimator.log_normalisation(both)
@@ -25,8 +24,7 @@ class LearnedRatio:
     """
 
     def __init__(self, estimator: Estimator) -> None:
-        has_network = any(True for _ in estimator.parameters())
-        self.estimator = copy.deepcopy(estimator).float() if has_network else estimator
+        self.estimator = in_float32(estimator)
         self.signed = "signed" in estimator.capabilities
         self.nominal = estimator.spec.parameters.nominal
         self._known: dict[tuple[float, ...], Tensor] = {}

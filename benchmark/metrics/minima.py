@@ -1,6 +1,6 @@
 """How many solutions a fit has: maxima of ln L within 4 units of 2 ln L of the best (two sigma), found from many starts.
 
-A few pseudo-experiments of the smallest number of events are fitted exactly from 8 starts: the best of every 16 of
+A few pseudo-experiments of 100 events (or fewer, where the evaluation has fewer) are fitted exactly from 8 starts: the best of every 16 of
 128 scrambled Sobol points of the central 95 % of the prior, since ln L may be infinite at most of them. Two end points
 are one maximum if 2 ln L on the straight line between them stays within 1 unit of the lower one (a barrier of less
 than one sigma separates nothing), directly or through other end points. So an end on a kink or at the edge of the
@@ -35,6 +35,7 @@ from touchneedle.inference.terms import ExactTerms, fit_limits, reference_rate
 
 N_POINTS = 2
 N_EXPERIMENTS = 2
+N_EVENTS = 100
 N_STARTS = 8
 TRIED_PER_START = 16
 WINDOW = 4.0
@@ -53,7 +54,7 @@ def minima_rows(context: EvaluationContext) -> list[Metric]:
 
 
 def _minima_row(context: EvaluationContext, index: int, theta: Tensor) -> Metric:
-    n_events = min(context.config.n_events)
+    n_events = min(N_EVENTS, *context.config.n_events)
     at: Row = {"point": index, "n_events": n_events, "starts": N_STARTS}
     pool = context.events_at(theta, N_EXPERIMENTS * n_events, "minima", index)
     generator = context.generator("minima experiments", index)

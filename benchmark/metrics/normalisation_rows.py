@@ -28,7 +28,7 @@ from touchneedle.benchmark.metrics.statistics import missing_row
 from touchneedle.benchmark.metrics.transport import Transport
 from touchneedle.benchmark.records import Metric
 from touchneedle.estimators.base import Estimator
-from touchneedle.inference.likelihood import CHUNK_ROWS, ratio_and_score
+from touchneedle.inference.likelihood import ratio_and_score
 from touchneedle.inference.maximise import covariance_of, sigma_of
 from touchneedle.inference.normalisation import RADIUS, fit_local_normalisation
 from touchneedle.inference.polynomial import Ball
@@ -112,8 +112,8 @@ def slope_row(name: str, score: Tensor, control: Tensor | None, weight: Tensor, 
 
 def scores_at(estimator: Estimator, x: Tensor, theta: Tensor) -> Tensor:
     """Gradient of the learned log_ratio at one point (p,): shape (n, p); NaN where log_ratio itself is not finite."""
-    parts = [ratio_and_score(estimator, part, theta) for part in x.split(CHUNK_ROWS)]
-    return torch.cat([torch.where(ratio.isfinite()[:, None], score, torch.nan) for ratio, score in parts])
+    ratio, score = ratio_and_score(estimator, x, theta)
+    return torch.where(ratio.isfinite()[:, None], score, torch.nan)
 
 
 def zero_mean_score(context: EvaluationContext, events: Events) -> tuple[Tensor | None, str]:

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from touchneedle.benchmark.metrics.context import EvaluationContext
 from touchneedle.benchmark.metrics.pairs import Pairs, Proposal, log_normal, to_theta
-from touchneedle.estimators.base import Estimator
+from touchneedle.estimators.base import Estimator, in_float32
 from touchneedle.toys.base import Events, ExactToy
 
 N_DRAWS = 64
@@ -80,7 +80,8 @@ def _weighted(context: EvaluationContext, pairs: Pairs, proposal: Proposal, star
     generator = context.generator("draws", pairs.x.shape[1], start)
     u = torch.cat([pairs.u[:, None], proposal.sample(pairs.x, N_DRAWS, generator)], 1)
     theta = torch.cat([pairs.theta[:, None], to_theta(context, u[:, 1:])], 1)
-    answer, broken = _finite_or_nothing(_likelihood(context.estimator, pairs.x, theta))
+    # Weights of some draws have no use for more digits.
+    answer, broken = _finite_or_nothing(_likelihood(in_float32(context.estimator), pairs.x, theta))
     importance = log_normal(u) - proposal.log_prob(u, pairs.x)
     exact = _exact(context, pairs.x, theta)
     return PosteriorDraws(

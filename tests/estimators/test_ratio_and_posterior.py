@@ -10,7 +10,6 @@ import torch
 from torch import Tensor
 
 from touchneedle.conf.errors import InputError
-from touchneedle.estimators import normalisation
 from touchneedle.estimators.base import Estimator, build_estimator
 from touchneedle.estimators.ensemble import Ensemble
 from touchneedle.estimators.normalisation import EvidenceRatio
@@ -98,7 +97,7 @@ def test_normalisation_weights_chunks_and_derivatives(location: ExactToy, monkey
     means = torch.stack([share @ estimator._log_evidence_ratio(events.x.double(), p.expand(300, -1)).exp() for p in points])
     value = estimator.log_normalisation(theta)
     torch.testing.assert_close(value.detach(), (means[1:] / means[0]).log(), rtol=1e-6, atol=1e-6)
-    monkeypatch.setattr(normalisation, "PAIRS_PER_CHUNK", 50)
+    monkeypatch.setattr(type(estimator), "rows_per_chunk", 50)
     torch.testing.assert_close(estimator.log_normalisation(theta), value, rtol=1e-10, atol=1e-10)
     assert torch.autograd.gradcheck(estimator.log_normalisation, (theta,))
     assert torch.autograd.gradgradcheck(estimator.log_normalisation, (theta,))
