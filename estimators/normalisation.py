@@ -26,12 +26,12 @@ class EvidenceRatio(Estimator):
     """Abstract. log_ratio(x, theta) = log r(x, theta) - log r(x, theta_0); write ``_log_evidence_ratio``."""
 
     reference_x: Tensor
-    reference_log_weight: Tensor
+    reference_weight: Tensor
 
     def _register_reference(self, normalise: Normalise) -> None:
         self.normalise = normalise
         self.register_buffer("reference_x", torch.zeros(0, self.spec.x_dim))
-        self.register_buffer("reference_log_weight", torch.zeros(0))
+        self.register_buffer("reference_weight", torch.zeros(0))
 
     @abstractmethod
     def _log_evidence_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
@@ -59,12 +59,13 @@ class EvidenceRatio(Estimator):
         kept = torch.linspace(0, len(events) - 1, min(size, len(events)), dtype=torch.float64).round().long()
         weight = events.weight.double()[kept]
         self.reference_x = events.x[kept].to(self.nominal)
-        self.reference_log_weight = (weight / weight.sum()).log().to(self.nominal)
+        self.reference_weight = (weight / weight.sum()).to(self.nominal)
 
     def log_normalisation(self, theta: Tensor) -> Tensor:
         """log E[r(x, theta)] - log E[r(x, theta_0)] over the reference events, shape (m,); 0 with ``normalise="none"``.
 
         Exact ratios have E[r] = 1, so 0 everywhere. The constant at theta_0 keeps the corrected ratio 0 there.
+        NaN where events of negative weight leave a mean that is not positive.
         Differentiable in theta. The error of n times this number is about sqrt(n / reference_events) sigma in a fit.
         """
         if self.normalise == "none":
@@ -77,12 +78,15 @@ class EvidenceRatio(Estimator):
 
     def _log_mean(self, theta: Tensor) -> Tensor:
         size = max(1, self.rows_per_chunk // len(theta))
-        parts = [
-            # Gradients recompute each chunk instead of keeping all pairs in memory.
-            checkpoint(self._log_weighted_sum, x, log_weight, theta, use_reentrant=False, preserve_rng_state=False)
-            for x, log_weight in zip(self.reference_x.split(size), self.reference_log_weight.split(size), strict=True)
-        ]
-        return torch.stack(parts).logsumexp(0)
+        chunks = zip(self.reference_x.split(size), self.reference_weight.split(size), strict=True)
+        # Gradients recompute each chunk instead of keeping all pairs in memory.
+        parts = [checkpoint(self._weighted_sum, x, weight, theta, use_reentrant=False, preserve_rng_state=False) for x, weight in chunks]
+        largest, sums = (torch.stack(column) for column in zip(*parts, strict=True))
+        top = largest.amax(0)
+        return top + (sums * (largest - top).exp()).sum(0).log()
 
-    def _log_weighted_sum(self, x: Tensor, log_weight: Tensor, theta: Tensor) -> Tensor:
-        return (self._log_evidence_ratio_grid(x, theta).double() + log_weight[:, None]).logsumexp(0)
+    def _weighted_sum(self, x: Tensor, weight: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Largest log r (m,), and the sum of w r divided by that r (m,): weights may be negative."""
+        log_r = self._log_evidence_ratio_grid(x, theta).double()
+        largest = log_r.detach().amax(0)
+        return largest, weight.double() @ (log_r - largest).exp()

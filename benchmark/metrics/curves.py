@@ -35,7 +35,10 @@ def curve_row(curve: str, series: str, x: float, y: float, low: float | None = N
 
 
 def _scan_rows(context: EvaluationContext) -> list[Row]:
-    """-2 Delta ln L in the first parameter of interest, the others at nominal, of ``fit_events`` events."""
+    """-2 Delta ln L in the first parameter of interest, the others at nominal, of ``fit_events`` events.
+
+    An answer that is a number nowhere has no curve.
+    """
     space = context.toy.spec.parameters
     events = _scan_events(context)
     column = space.interest[0]
@@ -43,6 +46,8 @@ def _scan_rows(context: EvaluationContext) -> list[Row]:
     low, high = space.parameters[column].prior.from_normal(torch.tensor([-2.5, 2.5], dtype=torch.float64)).tolist()
     wide = torch.linspace(low, high, 4 * SCAN_POINTS, dtype=torch.float64)
     near = wide[_deviance(context, reference, events, column, wide) < SCAN_CEILING]
+    if not len(near):
+        return []
     grid = torch.linspace(float(near.min()), float(near.max()), SCAN_POINTS, dtype=torch.float64)
     series = {"estimator": context.estimator} | ({"exact": context.oracle} if context.oracle is not None else {})
     return [
@@ -68,7 +73,8 @@ def _deviance(context: EvaluationContext, estimator: Estimator, events: Events, 
     rate = context.toy.expected_events(theta) / context.toy.expected_events(context.toy.spec.parameters.nominal[None])
     value = shape + total * (rate.log() - rate)
     # A signed ratio has no logarithm where it is negative at some event.
-    return 2 * (value[value.isfinite()].max() - value)
+    known = value[value.isfinite()]
+    return 2 * (known.max() - value) if len(known) else torch.full_like(value, torch.nan)
 
 
 def _ratio_rows(context: EvaluationContext) -> list[Row]:

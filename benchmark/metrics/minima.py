@@ -56,9 +56,9 @@ def minima_rows(context: EvaluationContext) -> list[Metric]:
 def _minima_row(context: EvaluationContext, index: int, theta: Tensor) -> Metric:
     n_events = min(N_EVENTS, *context.config.n_events)
     at: Row = {"point": index, "n_events": n_events, "starts": N_STARTS}
-    pool = context.events_at(theta, N_EXPERIMENTS * n_events, "minima", index)
     generator = context.generator("minima experiments", index)
     try:
+        pool = context.observed_at(theta, N_EXPERIMENTS * n_events, "minima", index)
         experiments = draw_pseudo_experiments(pool, theta, n_events, N_EXPERIMENTS, context.toy.spec.parameters, generator)
     except InputError as error:
         return missing_fit("minima", str(error), **at)

@@ -6,7 +6,8 @@
   E[exact | learned] = learned (calibration). Below 1 the estimator is too confident. The error allows for
   residuals of any size along the line (White 1980).
 
-Where supports move with theta the exact ratio can be infinite: such events are left out and counted in ``share_finite``.
+Events at which the exact ratio is infinite (supports move with theta) or negative (signed toys) are left out;
+``share_finite`` is the share of the others at which the learned one is a number.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from touchneedle.benchmark.metrics.context import EvaluationContext
 from touchneedle.benchmark.metrics.scores import EXACT, MetricInfo
 from touchneedle.benchmark.metrics.statistics import At, finite_row, missing_row
 from touchneedle.benchmark.records import Metric
-from touchneedle.toys.base import ExactToy
+from touchneedle.toys.base import SimulatedToy
 
 METRICS = (
     MetricInfo("density", "log_ratio_rmse", "root mean square error of log_ratio", "lower", EXACT),
@@ -33,7 +34,7 @@ METRICS = (
 def log_ratio_rows(context: EvaluationContext) -> list[Metric]:
     """The rows of one evaluation: theta comes from the prior."""
     at = At(theta="prior")
-    if not isinstance(context.toy, ExactToy):
+    if context.oracle is None:
         return [missing_row("density", info.name, "the toy has no exact density", at) for info in METRICS]
     learned, exact = log_ratio_pairs(context, context.config.n_test)
     inside = torch.isfinite(exact)
@@ -49,8 +50,8 @@ def log_ratio_rows(context: EvaluationContext) -> list[Metric]:
 
 def log_ratio_pairs(context: EvaluationContext, n: int) -> tuple[Tensor, Tensor]:
     """Learned and exact log_ratio on ``n`` test events with theta from the prior, each (n,)."""
-    toy = context.toy
-    if not isinstance(toy, ExactToy):
+    toy, oracle = context.toy, context.oracle
+    if oracle is None or not isinstance(toy, SimulatedToy):
         raise TypeError(f"{toy.spec.name} has no exact density")
     generator = context.generator("joint")
     learned, exact = [], []
@@ -59,7 +60,7 @@ def log_ratio_pairs(context: EvaluationContext, n: int) -> tuple[Tensor, Tensor]
         x = toy.sample(theta, generator=generator).x
         with torch.no_grad():
             learned.append(context.estimator.log_ratio(x, theta).cpu())
-            exact.append(toy.log_ratio(x, theta))
+            exact.append(oracle.log_ratio(x, theta))
     return torch.cat(learned), torch.cat(exact)
 
 

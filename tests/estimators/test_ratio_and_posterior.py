@@ -86,9 +86,10 @@ def test_normalisation_finds_a_planted_drift(location: ExactToy) -> None:
     torch.testing.assert_close(drifting.log_normalisation(theta) - exact.log_normalisation(theta), 0.7 * theta[:, 0])
 
 
-def test_normalisation_weights_chunks_and_derivatives(location: ExactToy, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("lowest", [0.0, -0.4])
+def test_normalisation_weights_chunks_and_derivatives(location: ExactToy, monkeypatch: pytest.MonkeyPatch, lowest: float) -> None:
     events = prior_events(location, 300, 4)
-    events = events.with_weight(torch.rand(300, generator=torch.Generator().manual_seed(5)))
+    events = events.with_weight(lowest + torch.rand(300, generator=torch.Generator().manual_seed(5)))
     estimator = ExactEvidence(location).double()
     estimator.keep_reference(events, 300)
     theta = torch.tensor([[0.3, 0.5], [0.2, -0.5]], dtype=torch.float64, requires_grad=True)
