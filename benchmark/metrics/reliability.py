@@ -102,11 +102,12 @@ class _Bins:
 
 
 def _bins(sample: Labelled) -> _Bins:
-    order = sample.log_ratio.argsort()
-    cumulative = sample.weight[order].cumsum(0) / sample.weight.sum()
-    # The bin of an event is that of the middle of its own weight.
-    member = ((cumulative - 0.5 * sample.weight[order] / sample.weight.sum()) * N_BINS).long().clamp(0, N_BINS - 1)
-    columns = [_bin(sample, order[member == b]) for b in range(N_BINS) if bool((member == b).any())]
+    # Events of equal log_ratio stay together, or a bin's edge would sort them by class: all are in the bin of their middle.
+    values, group = sample.log_ratio.unique(return_inverse=True)
+    share = torch.zeros(len(values), dtype=torch.float64).index_add_(0, group, sample.weight.double()) / sample.weight.sum()
+    middle = share.cumsum(0) - 0.5 * share
+    member = (middle * N_BINS).long().clamp(0, N_BINS - 1)[group]
+    columns = [_bin(sample, (member == b).nonzero().flatten()) for b in range(N_BINS) if bool((member == b).any())]
     return _Bins(*(torch.tensor(values, dtype=torch.float64) for values in zip(*columns, strict=True)))
 
 

@@ -239,6 +239,22 @@ def test_errors_and_nulls_of_the_ratio_rows_are_those_of_repeated_samples():
     assert z.std() == pytest.approx(1, abs=0.15)
 
 
+def test_equal_ratios_are_not_sorted_by_class():
+    """Discrete features leave a few values of log_ratio; events of one class come first in the sample."""
+    rows = []
+    for seed in range(100):
+        generator = torch.Generator().manual_seed(seed)
+        label = torch.arange(2_000, dtype=torch.float64).div(1_000, rounding_mode="floor")
+        # Label 1 has the feature with probability 0.6, label 0 with 0.4.
+        has = torch.rand(2_000, generator=generator, dtype=torch.float64) < 0.4 + 0.2 * label
+        log_ratio = math.log(1.5) * (2 * has.double() - 1)
+        rows.append(labelled_scores(Labelled(log_ratio, label, torch.ones(2_000, dtype=torch.float64)), {"point": 1}).metrics)
+    z = np.array([find(row, "ece").at["z"] for row in rows])
+    # The sums of the classes are fixed, which takes noise away where there are two bins only: never an alarm.
+    assert -1 < z.mean() < 0.4
+    assert z.std() < 1.2
+
+
 def test_narrow_ratio_has_its_slope_and_a_calibration_error():
     rows = labelled_scores(labelled(1 / 0.81), {"point": 1}).metrics
     slope = find(rows, "calibration_slope")
