@@ -20,9 +20,10 @@ from touchneedle.conf.errors import SkipCell
 from touchneedle.estimators.base import Capability, Design, Estimator
 from touchneedle.estimators.cells import EqualMassCells
 from touchneedle.estimators.interpolation import interpolate_code4
+from touchneedle.estimators.monomials import count_monomials, monomials
 from touchneedle.estimators.shared_rows import entries_at_rows
 from touchneedle.estimators.standardise import Standardise, mean_weight
-from touchneedle.estimators.template_fit import Penalty, count_monomials, fit_cells, monomial_counts, monomials
+from touchneedle.estimators.template_fit import Penalty, fit_cells, monomial_counts
 from touchneedle.toys.base import Events, EventSource, Parameter, ToySpec, collect
 
 # The polynomial of code 4 may dip below zero between very different anchors.
