@@ -62,6 +62,7 @@ class RatioNetwork(EvidenceRatio):
 
     def __init__(self, spec: ToySpec, config: RatioNetworkConfig) -> None:
         super().__init__(spec, config)
+        self.interest, self.nuisance = list(spec.parameters.interest), list(spec.parameters.nuisance)
         self.standardise_x = Standardise.of_features(spec.features)
         self.standardise_theta = Standardise(spec.theta_dim)
         self.network = self._build_network()

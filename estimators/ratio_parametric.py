@@ -23,7 +23,6 @@ from touchneedle.estimators.monomials import count_monomials, monomials
 from touchneedle.estimators.networks import mlp
 from touchneedle.estimators.ratio_bce import RatioBce
 from touchneedle.estimators.ratio_network import RatioNetworkConfig
-from touchneedle.toys.base import ToySpec
 
 
 @dataclass
@@ -41,10 +40,6 @@ class RatioParametric(RatioBce):
     """A classifier whose logit is linear in the monomials of the nuisances."""
 
     Config = RatioParametricConfig
-
-    def __init__(self, spec: ToySpec, config: RatioParametricConfig) -> None:
-        self.interest, self.nuisance = list(spec.parameters.interest), list(spec.parameters.nuisance)
-        super().__init__(spec, config)
 
     def _build_network(self) -> nn.Module:
         terms = count_monomials(len(self.nuisance), self.config.degree)
