@@ -61,7 +61,12 @@ ESTIMATOR_TABLE = {
     "oracle_narrow": "touchneedle.estimators.oracle_narrow:OracleNarrow",
     "oracle_shifted": "touchneedle.estimators.oracle_shifted:OracleShifted",
     "posterior_flow": "touchneedle.estimators.posterior_flow:PosteriorFlow",
+    "ratio_balanced": "touchneedle.estimators.ratio_balanced:RatioBalanced",
     "ratio_bce": "touchneedle.estimators.ratio_bce:RatioBce",
+    "ratio_morphed": "touchneedle.estimators.ratio_morphed:RatioMorphed",
+    "ratio_nre_c": "touchneedle.estimators.ratio_nre_c:RatioNreC",
+    "ratio_parametric": "touchneedle.estimators.ratio_parametric:RatioParametric",
+    "ratio_regression": "touchneedle.estimators.ratio_regression:RatioRegression",
     "template_histogram": "touchneedle.estimators.template_histogram:TemplateHistogram",
     "zuko_nsf": "touchneedle.estimators.zuko_nsf:ZukoNsf",
 }

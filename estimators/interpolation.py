@@ -10,6 +10,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+# The polynomial may dip below zero between very different anchors.
+_SMALLEST_FACTOR = 1e-6
+
 
 def interpolate_code4(alpha: Tensor, up: Tensor, down: Tensor) -> Tensor:
     """Factor at ``alpha``: ``up`` at +1, ``down`` at -1, 1 at 0; up**alpha and down**(-alpha) outside.
@@ -21,6 +24,15 @@ def interpolate_code4(alpha: Tensor, up: Tensor, down: Tensor) -> Tensor:
     above = torch.exp(alpha.clamp_min(1) * up.log())
     below = torch.exp(-alpha.clamp_max(-1) * down.log())
     return torch.where(alpha > 1, above, torch.where(alpha < -1, below, inside))
+
+
+def log_interpolate_code4(alpha: Tensor, log_up: Tensor, log_down: Tensor) -> Tensor:
+    """Logarithm of `interpolate_code4` from the logarithms of its ratios: finite far outside, where the factor overflows.
+
+    The factor between the anchors is held at 1e-6 where its polynomial falls below.
+    """
+    inside = _polynomial(alpha.clamp(-1, 1), log_up.exp(), log_down.exp()).clamp_min(_SMALLEST_FACTOR).log()
+    return torch.where(alpha > 1, alpha * log_up, torch.where(alpha < -1, -alpha * log_down, inside))
 
 
 def code4_coefficients(up: Tensor, down: Tensor) -> tuple[Tensor, ...]:

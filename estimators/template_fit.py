@@ -6,29 +6,16 @@ fitted by weighted maximum likelihood (multinomial logistic regression) in float
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from touchneedle.estimators.monomials import monomials
+
 # Parameters are grouped to 1/32 of their width before the fit: far below any feature of a polynomial.
 _RESOLUTION = 32
 _MAX_ITERATIONS = 200
-
-
-def monomials(z: Tensor, degree: int) -> Tensor:
-    """All products of at most ``degree`` columns of z (n, q), the constant first: shape (n, terms)."""
-    terms = [torch.ones_like(z[:, 0]) if z.shape[1] else z.new_ones(len(z))]
-    for order in range(1, degree + 1):
-        for columns in itertools.combinations_with_replacement(range(z.shape[1]), order):
-            terms.append(torch.stack([z[:, column] for column in columns]).prod(0))
-    return torch.stack(terms, -1)
-
-
-def count_monomials(columns: int, degree: int) -> int:
-    """Number of terms of `monomials`."""
-    return monomials(torch.zeros(1, columns), degree).shape[1]
 
 
 @dataclass(frozen=True)

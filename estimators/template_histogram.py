@@ -16,17 +16,15 @@ import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from touchneedle.conf.errors import SkipCell
 from touchneedle.estimators.base import Capability, Design, Estimator
 from touchneedle.estimators.cells import EqualMassCells
-from touchneedle.estimators.interpolation import interpolate_code4
+from touchneedle.estimators.interpolation import log_interpolate_code4
+from touchneedle.estimators.monomials import count_monomials, monomials
 from touchneedle.estimators.shared_rows import entries_at_rows
 from touchneedle.estimators.standardise import Standardise, mean_weight
-from touchneedle.estimators.template_fit import Penalty, count_monomials, fit_cells, monomial_counts, monomials
-from touchneedle.toys.base import Events, EventSource, Parameter, ToySpec, collect
-
-# The polynomial of code 4 may dip below zero between very different anchors.
-_SMALLEST_FACTOR = 1e-6
+from touchneedle.estimators.template_fit import Penalty, fit_cells, monomial_counts
+from touchneedle.estimators.templates import Templates
+from touchneedle.toys.base import Events, EventSource, ToySpec, collect
 
 
 @dataclass
@@ -62,21 +60,22 @@ class TemplateHistogram(Estimator):
 
     def __init__(self, spec: ToySpec, config: TemplateHistogramConfig) -> None:
         super().__init__(spec, config)
-        self.interest, self.nuisance = list(spec.parameters.interest), list(spec.parameters.nuisance)
-        self.anchors = [_anchors(spec.parameters.parameters[column]) for column in self.nuisance]
+        self.interest = list(spec.parameters.interest)
+        self.templates = Templates(spec.parameters, "template_histogram")
         self.cells = EqualMassCells(config.bins)
         self.standardise_interest = Standardise(len(self.interest))
         terms = count_monomials(len(self.interest), config.degree)
-        self.register_buffer("coefficients", torch.zeros(1 + 2 * len(self.nuisance), config.bins, terms))
+        self.register_buffer("coefficients", torch.zeros(len(self.templates), config.bins, terms))
 
     def _prepare(self, source: EventSource) -> None:
         events = collect(source)
         mean_weight(events.weight)
-        masks = self._template_masks(events.theta.double())
+        members = self.templates.members(events.theta)
+        self.templates.require_all(members)
         self.standardise_interest.learn(events.theta[:, self.interest], events.weight)
         self.cells.learn(events.x, events.weight.double().abs(), self._order(events))
         templates: list[Tensor] = []
-        for mask in masks:
+        for mask in members.T:
             prior = templates[0] if templates else torch.zeros(self.coefficients.shape[1:], dtype=torch.float64)
             templates.append(self._fit(events[mask], prior))
         self.coefficients = torch.stack(templates).to(self.coefficients)
@@ -86,21 +85,6 @@ class TemplateHistogram(Estimator):
         cell = self.cells(events.x)
         penalty = Penalty(self.config.pseudo_events, self.config.ridge)
         return fit_cells(monomial_counts(z, cell, events.weight.double(), len(prior), self.config.degree), prior, penalty)
-
-    def _template_masks(self, theta: Tensor) -> list[Tensor]:
-        """Which events belong to nominal, then to (down, up) of each nuisance; raises `SkipCell` for an empty one."""
-        space = self.spec.parameters
-        at_nominal = _equal(theta[:, self.nuisance], space.nominal[self.nuisance])
-        masks = {"nominal nuisances": at_nominal.all(1)}
-        for k, column in enumerate(self.nuisance):
-            others = at_nominal[:, [i for i in range(len(self.nuisance)) if i != k]].all(1)
-            for anchor in self.anchors[k]:
-                at_anchor = _equal(theta[:, column], torch.tensor(anchor, dtype=torch.float64))
-                masks[f"{space.names[column]} = {anchor:g}"] = others & at_anchor
-        for name, mask in masks.items():
-            if not bool(mask.any()):
-                raise SkipCell(f"template_histogram needs events of the template {name!r}; found none: choose design=templates")
-        return list(masks.values())
 
     def _order(self, events: Events) -> list[int]:
         """Features by their largest |correlation| with a parameter of interest."""
@@ -127,29 +111,7 @@ class TemplateHistogram(Estimator):
         phi = monomials(self.standardise_interest(theta[:, self.interest]), self.config.degree)
         log_p = torch.einsum("tbf,nf->ntb", self.coefficients, phi).log_softmax(-1)
         log_total = log_p[:, 0]
-        for k, column in enumerate(self.nuisance):
-            low, high = self.anchors[k]
-            alpha = (2 * theta[:, column] - (low + high)) / (high - low)
+        for k, alpha in enumerate(self.templates.alpha(theta).T):
             down, up = (log_p[:, 2 * k + 1 + side] - log_p[:, 0] for side in (0, 1))
-            factor = interpolate_code4(alpha[:, None], up.exp(), down.exp())
-            log_total = log_total + factor.clamp_min(_SMALLEST_FACTOR).log()
+            log_total = log_total + log_interpolate_code4(alpha[:, None], up, down)
         return log_total.log_softmax(-1)
-
-
-def _anchors(parameter: Parameter) -> tuple[float, float]:
-    """The nearest anchors below and above nominal; raises `SkipCell` unless they are symmetric."""
-    below = [anchor for anchor in parameter.template_anchors if anchor < parameter.nominal]
-    above = [anchor for anchor in parameter.template_anchors if anchor > parameter.nominal]
-    if below and above:
-        low, high = max(below), min(above)
-        if abs(low + high - 2 * parameter.nominal) <= 1e-6 * (high - low):
-            return low, high
-    raise SkipCell(
-        f"template_histogram needs anchors of {parameter.name} at equal distances below and above its nominal "
-        f"{parameter.nominal:g}; got {parameter.template_anchors}"
-    )
-
-
-def _equal(value: Tensor, target: Tensor) -> Tensor:
-    """Equal up to the rounding of float32."""
-    return (value - target).abs() <= 1e-5 * target.abs().clamp_min(1)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from touchneedle.estimators.interpolation import code4_coefficients, interpolate_code4
+from touchneedle.estimators.interpolation import code4_coefficients, interpolate_code4, log_interpolate_code4
 
 UP = torch.tensor([1.2, 0.7, 1.0, 3.0, 1.05], dtype=torch.float64)
 DOWN = torch.tensor([0.9, 0.8, 1.0, 0.4, 1.3], dtype=torch.float64)
@@ -58,3 +58,12 @@ def test_broadcasts_over_alphas_and_bins_and_gradients_are_right() -> None:
     ratios = (UP.clone().requires_grad_(), DOWN.clone().requires_grad_())
     assert torch.autograd.gradcheck(interpolate_code4, (alpha, *ratios))
     assert torch.autograd.gradgradcheck(interpolate_code4, (alpha, *ratios))
+
+
+def test_logarithm_agrees_and_stays_finite_where_the_factor_does_not() -> None:
+    alpha = torch.tensor([[-2.0], [-0.3], [0.0], [0.6], [1.7]], dtype=torch.float64)
+    torch.testing.assert_close(log_interpolate_code4(alpha, UP.log(), DOWN.log()), interpolate_code4(alpha, UP, DOWN).log())
+    far = log_interpolate_code4(torch.tensor([400.0, -400.0]), torch.tensor(3.0), torch.tensor(-2.0))
+    torch.testing.assert_close(far, torch.tensor([1200.0, -800.0]))
+    steep = log_interpolate_code4(torch.tensor([-0.5, 0.5], requires_grad=True), torch.tensor(9.0), torch.tensor(9.0))
+    assert torch.isfinite(steep).all()

@@ -6,10 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from touchneedle.benchmark.data import design_theta
 from touchneedle.estimators.base import Estimator, build_estimator
 from touchneedle.toys.base import Events, ExactToy
 
-TRAINED = ["posterior_flow", "ratio_bce", "zuko_nsf"]
+RATIOS = ["ratio_balanced", "ratio_bce", "ratio_nre_c", "ratio_parametric", "ratio_regression"]
+TRAINED = ["posterior_flow", *RATIOS, "zuko_nsf"]
 
 
 def draw(toy: ExactToy, n: int, seed: int) -> Events:
@@ -65,3 +67,15 @@ def test_weighted_events_teach_the_weighted_density(name: str, location: ExactTo
     wide = Events((centre + noise)[:, None], events.theta, torch.exp(-0.5 * noise**2 + 0.5 * (noise / 2) ** 2))
     estimator = trained(name, location, wide, steps=3_000, learning_rate=1e-3)
     assert unexplained(estimator, location) < 0.05
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "design"), [("ratio_morphed", "templates"), ("ratio_parametric", "templates"), ("ratio_parametric", "templates_joint")]
+)
+def test_a_long_training_on_templates_finds_the_ratio(name: str, design: str, location: ExactToy) -> None:
+    """Between the anchors and one anchor's distance beyond, where templates inform."""
+    generator = torch.Generator().manual_seed(3)
+    events = location.sample(design_theta(location.spec.parameters, 100_000, design, generator), generator=generator)
+    estimator = trained(name, location, events, steps=3_000, learning_rate=1e-3)
+    assert unexplained(estimator, location) < 0.02

@@ -13,7 +13,7 @@ from touchneedle.conf.errors import InputError
 from touchneedle.estimators.base import Estimator, build_estimator
 from touchneedle.estimators.ensemble import Ensemble
 from touchneedle.estimators.normalisation import EvidenceRatio
-from touchneedle.estimators.ratio_bce import random_partner
+from touchneedle.estimators.ratio_network import random_partner
 from touchneedle.toys.base import Events, ExactToy
 
 PRIOR_VARIANCE = 0.5**2 + 0.3**2

@@ -1,0 +1,55 @@
+"""Parametric ratio: log r is a polynomial in the nuisances, cross terms included, with coefficients from a network.
+
+    log r(x, mu, nu) = Delta_1(x, mu) + sum_A Delta_A(x, mu) z_A,   z = (nu - nu_0) / width
+
+mu are the parameters of interest, z_A all products of up to ``degree`` of the nuisances z. One network
+of (x, mu) gives all coefficients. Its first output is the ratio at nominal nuisances, where the other
+terms vanish: log r(x|mu, nu) = log r(x|mu, nu_0) + Delta(x, mu) . z_A (Schoefbeck 2024, arXiv:2406.19076;
+Benato et al. 2025, arXiv:2505.05544 (GOLLUM), whose Delta depends on x alone). Unlike there, mu and nu
+are learned at once, by the cross-entropy of `ratio_bce` between joint and shuffled pairs: its optimum is
+the same, so that any spread of training points will do. The last layer starts at zero, hence a term that
+the design never excites (cross terms with design ``templates``) stays zero: nuisances then factorise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from pydantic import PositiveInt
+from torch import Tensor, nn
+
+from touchneedle.estimators.monomials import count_monomials, monomials
+from touchneedle.estimators.networks import mlp
+from touchneedle.estimators.ratio_bce import RatioBce
+from touchneedle.estimators.ratio_network import RatioNetworkConfig
+
+
+@dataclass
+class RatioParametricConfig(RatioNetworkConfig):
+    """Options of `RatioParametric`: those of every `RatioNetwork`, and the degree.
+
+    Attributes:
+        degree: degree of the polynomial in the nuisances.
+    """
+
+    degree: PositiveInt = 2
+
+
+class RatioParametric(RatioBce):
+    """A classifier whose logit is linear in the monomials of the nuisances."""
+
+    Config = RatioParametricConfig
+
+    def _build_network(self) -> nn.Module:
+        terms = count_monomials(len(self.nuisance), self.config.degree)
+        network = mlp(self.standardise_x.dim + len(self.interest), terms, self.config.hidden)
+        nn.init.zeros_(network[-1].weight)
+        nn.init.zeros_(network[-1].bias)
+        return network
+
+    def _log_evidence_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
+        mu = self.standardise_theta(theta)[:, self.interest]
+        coefficients = self.network(torch.cat([self.standardise_x(x), mu], -1))
+        z = ((theta - self.nominal) / self.standardise_theta.std)[:, self.nuisance]
+        return (coefficients * monomials(z, self.config.degree)).sum(-1)
