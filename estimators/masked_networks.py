@@ -30,23 +30,22 @@ class MaskedNetworks(nn.Module):
         masks = _masks(order, context, outputs, hidden)
         for depth, mask in enumerate(masks):
             self.register_buffer(f"mask_{depth}", mask, persistent=False)
+        self.depths = range(len(masks))
         self.networks = nn.ModuleList(nn.ModuleList(nn.Linear(*mask.shape[::-1]) for mask in masks) for _ in range(count))
-        for network in self._layers(range(count), len(masks) - 1):
-            nn.init.zeros_(network.weight)
-            nn.init.zeros_(network.bias)
+        for parameter in self._parameters_at(self.depths[-1], range(count), "weight", "bias"):
+            nn.init.zeros_(parameter)
 
     def forward(self, inputs: Tensor, which: Sequence[int]) -> Tensor:
         """Answers of the networks ``which`` (k of them) to inputs (n, d + c): shape (k, n, d, outputs)."""
         value = inputs.expand(len(which), -1, -1)
-        for depth, mask in enumerate(self._buffers.values()):
-            layers = self._layers(which, depth)
-            weight = torch.stack([layer.weight for layer in layers]) * mask
-            bias = torch.stack([layer.bias for layer in layers])
+        for depth in self.depths:
+            weight = torch.stack(self._parameters_at(depth, which, "weight")) * self.get_buffer(f"mask_{depth}")
+            bias = torch.stack(self._parameters_at(depth, which, "bias"))
             value = torch.baddbmm(bias[:, None], silu(value) if depth else value, weight.transpose(1, 2))
         return value.unflatten(-1, (-1, self.outputs))
 
-    def _layers(self, which: Sequence[int], depth: int) -> list[nn.Linear]:
-        return [self.networks[k][depth] for k in which]
+    def _parameters_at(self, depth: int, which: Sequence[int], *names: str) -> list[Tensor]:
+        return [self.get_parameter(f"networks.{k}.{depth}.{name}") for k in which for name in names]
 
 
 def _masks(order: Sequence[int], context: int, outputs: int, hidden: Sequence[int]) -> list[Tensor]:
