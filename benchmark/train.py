@@ -14,6 +14,7 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import lightning.pytorch as pl
@@ -24,7 +25,7 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from touchneedle.benchmark.config import OptimizerConfig, TrainerConfig
 from touchneedle.benchmark.training_log import TrainingLog
-from touchneedle.conf.errors import InputError
+from touchneedle.conf.errors import InputError, SkipCell
 from touchneedle.estimators.base import Estimator, Stage
 from touchneedle.toys.base import Events, EventSource, collect
 
@@ -44,6 +45,7 @@ def train(estimator: Estimator, source: EventSource, trainer: TrainerConfig, opt
 
     Raises:
         NonFiniteLoss: with the stage, epoch and step.
+        SkipCell: if a stage has no events.
     """
     events = collect(source)
     if not bool(torch.isfinite(events.weight).all()) or float(events.weight.abs().sum()) == 0:
@@ -52,6 +54,7 @@ def train(estimator: Estimator, source: EventSource, trainer: TrainerConfig, opt
     start = time.perf_counter()
     training, validation = _split(events, trainer.validation_fraction, seed)
     estimator.prepare(training if estimator.stages() else events)
+    _check_stages(estimator.stages(), training, validation)
     for stage in estimator.stages():
         _run_stage(estimator, stage, training, validation, trainer, optimizer, seed, log)
     estimator.eval()
@@ -67,6 +70,20 @@ def _split(events: Events, fraction: float, seed: int) -> tuple[Events, Events]:
     return events[order[n_validation:]], events[order[:n_validation]]
 
 
+def _events_of(stage: Stage, events: Events) -> Events:
+    return events if stage.event_filter is None else events[stage.event_filter(events)]
+
+
+def _check_stages(stages: tuple[Stage, ...], training: Events, validation: Events) -> None:
+    """Before the first one is trained: without validation events the weights of a random epoch would be kept."""
+    for stage in stages:
+        sizes = len(_events_of(stage, training)), len(_events_of(stage, validation))
+        if not all(sizes):
+            raise SkipCell(
+                f"stage {stage.name}: expected events of its own; got {sizes[0]} for training, {sizes[1]} for validation: raise the budget"
+            )
+
+
 def _run_stage(
     estimator: Estimator,
     stage: Stage,
@@ -77,10 +94,9 @@ def _run_stage(
     seed: int,
     log: TrainingLog,
 ) -> None:
-    if stage.event_filter is not None:
-        training, validation = training[stage.event_filter(training)], validation[stage.event_filter(validation)]
+    training, validation = _events_of(stage, training), _events_of(stage, validation)
     module = _StageModule(estimator, stage, training, validation, trainer, optimizer, seed)
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _others_frozen(estimator, stage):
         warnings.filterwarnings("ignore", module="lightning")
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
         _lightning_trainer(trainer).fit(module, module.batches(), module.validation_batches())
@@ -90,6 +106,20 @@ def _run_stage(
     log.train_loss += module.train_losses
     log.validation_loss += module.validation_losses
     log.stopped = module.reason or f"{trainer.max_epochs} epochs"
+
+
+@contextmanager
+def _others_frozen(estimator: Estimator, stage: Stage) -> Iterator[None]:
+    """No gradients are computed for parameters of other stages."""
+    trained = {id(parameter) for parameter in stage.parameters}
+    others = [parameter for parameter in estimator.parameters() if parameter.requires_grad and id(parameter) not in trained]
+    for parameter in others:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in others:
+            parameter.requires_grad_(True)
 
 
 def _lightning_trainer(trainer: TrainerConfig) -> pl.Trainer:

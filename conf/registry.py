@@ -57,6 +57,7 @@ TOY_TABLE = {
 
 ESTIMATOR_TABLE = {
     "best_gaussian": "touchneedle.estimators.best_gaussian:BestGaussian",
+    "factorizable_flow": "touchneedle.estimators.factorizable_flow:FactorizableFlow",
     "oracle": "touchneedle.estimators.oracle:Oracle",
     "oracle_narrow": "touchneedle.estimators.oracle_narrow:OracleNarrow",
     "oracle_shifted": "touchneedle.estimators.oracle_shifted:OracleShifted",

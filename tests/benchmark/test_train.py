@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from touchneedle.benchmark.config import OptimizerConfig, TrainerConfig
 from touchneedle.benchmark.data import make_events
 from touchneedle.benchmark.train import NonFiniteLoss, train
-from touchneedle.conf.errors import InputError
-from touchneedle.estimators.base import Estimator, build_estimator
+from touchneedle.conf.errors import InputError, SkipCell
+from touchneedle.estimators.base import Estimator, Stage, build_estimator
 from touchneedle.toys.base import Events, build_toy
 
 FAST = TrainerConfig(max_epochs=3, batch_size=128, progress=False, accelerator="cpu")
@@ -98,3 +98,45 @@ def test_closed_form_methods_see_all_events(events: Events) -> None:
     log = train(estimator, events, FAST, OptimizerConfig(), 0)
     assert log.stopped == "closed form"
     assert log.train_loss == []
+
+
+class Staged(Estimator):
+    """Two parameters: the first is trained on events of positive, the second on events of negative theta_1 (or of none)."""
+
+    def __init__(self, spec, edge=0.0):  # type: ignore[no-untyped-def]
+        super().__init__(spec, None)
+        self.levels = nn.ParameterList([nn.Parameter(torch.zeros(())) for _ in range(2)])
+        self.edge = edge
+        self.seen: list[tuple[bool, ...]] = []
+
+    def stages(self) -> tuple[Stage, ...]:
+        first, second = self.levels
+        return (
+            Stage("up", (first,), lambda events: events.theta[:, 0] > 0),
+            Stage("down", (second,), lambda events: events.theta[:, 0] < -self.edge),
+        )
+
+    def _loss(self, events: Events, generator: torch.Generator) -> Tensor:
+        up = events.theta[:, 0] > 0
+        self.seen.append((bool(up.all()), bool((~up).all()), *(level.requires_grad for level in self.levels)))
+        return (self.levels[0] - 1) ** 2 + (self.levels[1] - 1) ** 2 + 0 * events.weight
+
+    def _log_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
+        return 0 * theta[:, 0]
+
+
+def test_a_stage_trains_its_own_parameters_on_its_own_events(events: Events) -> None:
+    estimator = Staged(build_toy("gaussian_shift").spec)
+    log = train(estimator, events, FAST, OptimizerConfig(), 0)
+    assert log.stages == ["up"] * 3 + ["down"] * 3
+    half = len(estimator.seen) // 2
+    assert set(estimator.seen[:half]) == {(True, False, True, False)}
+    assert set(estimator.seen[half:]) == {(False, True, False, True)}
+    assert all(level.requires_grad and level > 0 for level in estimator.levels)
+
+
+def test_a_stage_without_events_is_found_before_the_first_one_is_trained(events: Events) -> None:
+    estimator = Staged(build_toy("gaussian_shift").spec, edge=1e9)
+    with pytest.raises(SkipCell, match="stage down: expected events of its own; got 0 for training, 0 for validation"):
+        train(estimator, events, FAST, OptimizerConfig(), 0)
+    assert not estimator.seen

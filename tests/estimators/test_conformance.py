@@ -16,7 +16,7 @@ from touchneedle.benchmark.reload import reload_check, save_probe
 from touchneedle.conf.registry import ESTIMATOR_TABLE
 from touchneedle.toys.base import ExactToy, SimulatedToy, build_toy
 
-TRAINED = ["posterior_flow", "ratio_bce", "template_histogram", "zuko_nsf"]
+TRAINED = ["factorizable_flow", "posterior_flow", "ratio_bce", "template_histogram", "zuko_nsf"]
 
 
 @pytest.mark.parametrize("name", sorted(ESTIMATOR_TABLE))
@@ -39,6 +39,7 @@ def test_conformance_with_a_hard_support() -> None:
 
 
 OPTIONS: list[tuple[str, dict[str, Any]]] = [
+    ("factorizable_flow", {"layers": 1, "transforms": 1, "damping": 1.0, "residual_features": (16,)}),
     ("posterior_flow", {"transforms": 1, "components": 1, "hidden": (16,)}),
     ("ratio_bce", {"normalise": "none", "hidden": ()}),
     ("template_histogram", {"bins": 7, "degree": 0}),

@@ -1,0 +1,269 @@
+"""The factorizable flow: identity at nominal, Jacobian and inverse, factorisation, stages, the exact answer."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from touchneedle.benchmark.config import OptimizerConfig, TrainerConfig
+from touchneedle.benchmark.data import make_events
+from touchneedle.conf.errors import SkipCell
+from touchneedle.estimators.base import Estimator, Stage, build_estimator
+from touchneedle.estimators.factorizable_flow import FactorizableFlow
+from touchneedle.estimators.residual_layer import ResidualLayer
+from touchneedle.toys.base import Events, ExactToy, build_toy
+
+
+def exact_toy(name: str, **params: object) -> ExactToy:
+    toy = build_toy(name, **params)
+    assert isinstance(toy, ExactToy)
+    return toy
+
+
+def built(toy: ExactToy, design: str = "templates", **params: Any) -> FactorizableFlow:
+    """Prepared on a few events, in float64."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        flow = build_estimator("factorizable_flow", toy.spec, hidden_features=(8,), residual_features=(8, 8), **params)
+    assert isinstance(flow, FactorizableFlow)
+    flow.prepare(make_events(toy, 600, design, 1))
+    return flow.double()
+
+
+def shaken(module: Any, seed: int = 3) -> Any:
+    """The module with random weights of some size in every layer."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            parameter.copy_(0.3 * torch.randn(parameter.shape, generator=generator, dtype=torch.float64))
+    return module
+
+
+@pytest.fixture
+def layer() -> ResidualLayer:
+    """Four features in a shuffled order, two columns of context, three terms of two powers and one of one power."""
+    return shaken(ResidualLayer([2, 0, 3, 1], 2, [(3, 2), (1, 1)], (16, 16)).double())
+
+
+def draws(n: int, d: int, seed: int = 4) -> Tensor:
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def powers(n: int) -> list[Tensor]:
+    return [draws(n, 6, 5).reshape(n, 3, 2), draws(n, 1, 6).reshape(n, 1, 1)]
+
+
+def test_identity_at_nominal_for_any_weights() -> None:
+    toy = exact_toy("fnf_two_class")
+    flow = shaken(built(toy, "templates_joint", pair_terms=True))
+    theta = torch.tensor([[0.3, 0.0, 0.0], [0.9, 0.0, 0.0]], dtype=torch.float64)
+    z, context = draws(2, 4), flow._context(theta)
+    for layer in flow.layers:
+        moved, log_det = layer(z, context, flow._powers(theta.clone().requires_grad_()))
+        assert torch.equal(moved, z)
+        assert log_det.tolist() == [0.0, 0.0]
+    assert not torch.equal(flow.layers[0](z, context, flow._powers(theta + 1))[0], z)
+
+
+def test_jacobian_is_triangular_and_its_determinant_is_right(layer: ResidualLayer) -> None:
+    z, context, factors = draws(1, 4), draws(1, 2, 7), powers(1)
+    jacobian = torch.autograd.functional.jacobian(lambda value: layer(value, context, factors)[0], z)[0, :, 0]
+    torch.testing.assert_close(jacobian.det().abs().log(), layer(z, context, factors)[1][0])
+    ordered = jacobian[list(layer.order)][:, list(layer.order)]
+    assert torch.equal(ordered.triu(1), torch.zeros(4, 4, dtype=torch.float64))
+    assert (ordered.tril(-1).abs().sum(1)[1:] > 1e-4).all()
+
+
+def test_every_output_but_the_first_features_follows_all_earlier_features_and_the_context(layer: ResidualLayer) -> None:
+    networks = layer.groups[0]
+    inputs = draws(1, 6)
+    jacobian = torch.autograd.functional.jacobian(lambda value: networks(value, [1])[0, 0].sum(-1), inputs)[:, 0]
+    seen = jacobian.abs() > 1e-9
+    for place, column in enumerate(layer.order):
+        earlier = set(layer.order[:place])
+        assert [bool(s) for s in seen[column]] == [k in earlier or k >= 4 for k in range(6)]
+
+
+def test_inverse_undoes_the_layer(layer: ResidualLayer) -> None:
+    z, context, factors = 2 * draws(50, 4), draws(50, 2, 7), powers(50)
+    moved, _ = layer(z, context, factors)
+    assert (moved - z).abs().max() > 0.5
+    torch.testing.assert_close(layer.inverse(moved, context, factors), z, rtol=1e-10, atol=1e-10)
+
+
+def test_networks_side_by_side_are_the_networks_one_by_one(layer: ResidualLayer) -> None:
+    networks, inputs = layer.groups[0], draws(5, 6)
+    together = networks(inputs, [2, 0])
+    masks = list(networks.buffers())
+    for row, k in enumerate([2, 0]):
+        value = inputs
+        for depth, (linear, mask) in enumerate(zip(networks.networks[k], masks, strict=True)):
+            value = nn.functional.linear(nn.functional.silu(value) if depth else value, linear.weight * mask, linear.bias)
+        torch.testing.assert_close(together[row].flatten(1), value)
+
+
+def test_exponents_and_shifts_add_up_within_a_layer(layer: ResidualLayer) -> None:
+    """Factorisation: s and t of a joint point are the sums of those where one term acts alone."""
+    z, context, factors = draws(5, 4), draws(5, 2, 7), powers(5)
+    joint = layer._affine(z, context, factors)
+    single = torch.eye(4, dtype=torch.float64)
+    parts = [layer._affine(z, context, [factors[0] * alone[:3, None], factors[1] * alone[3]]) for alone in single]
+    for value, terms in zip(joint, zip(*parts, strict=True), strict=True):
+        torch.testing.assert_close(value, torch.stack(terms).sum(0))
+
+
+def test_powers_of_the_nuisances() -> None:
+    flow = built(exact_toy("fnf_two_class"), "templates_joint", pair_terms=True, damping=0.5)
+    single, pair = flow._powers(torch.tensor([[0.2, 3.0, -2.0]], dtype=torch.float64))
+    assert single.tolist() == [[[3.0, 4.5], [-2.0, 2.0]]]
+    assert pair.tolist() == [[[-3.0]]]
+
+
+def test_terms_that_do_not_act_may_be_skipped() -> None:
+    toy = exact_toy("many_nuisances", nuisances=5)
+    flow = shaken(built(toy))
+    events = toy.sample(torch.tensor([[0.2, 0, 1, 0, 0, -2]], dtype=torch.float64).repeat(7, 1), generator=torch.Generator().manual_seed(1))
+    skipping = flow.log_ratio(events.x, events.theta)
+    complete = flow.log_ratio(events.x, events.theta.clone().requires_grad_())
+    torch.testing.assert_close(skipping, complete, rtol=1e-12, atol=1e-12)
+    assert (flow.score(events.x, events.theta)[:, [1, 3, 4]].abs() > 1e-6).all()
+
+
+def gradients(flow: FactorizableFlow, events: Events) -> dict[str, float]:
+    """Largest gradient of the loss in each stage's parameters."""
+    flow.zero_grad()
+    flow.loss(events, torch.Generator()).mean().backward()
+
+    def largest(stage: Stage) -> float:
+        return max(0.0 if p.grad is None else float(p.grad.abs().max()) for p in stage.parameters)
+
+    return {stage.name: largest(stage) for stage in flow.stages()}
+
+
+def test_templates_of_a_nuisance_teach_its_own_networks_alone() -> None:
+    toy = exact_toy("fnf_two_class")
+    flow = shaken(built(toy, "templates_joint", pair_terms=True))
+    events = make_events(toy, 900, "templates_joint", 2)
+    taught = {}
+    for stage in flow.stages():
+        assert stage.event_filter is not None
+        chosen = gradients(flow, events[stage.event_filter(events)])
+        taught[stage.name] = {name for name, largest in chosen.items() if largest > 0}
+    assert taught == {
+        "nominal": {"nominal"},
+        "shift": {"nominal", "shift"},
+        "squeeze": {"nominal", "squeeze"},
+        "shift x squeeze": {"nominal", "shift", "squeeze", "shift x squeeze"},
+    }
+
+
+def test_stages_own_their_parameters_and_share_out_the_events() -> None:
+    toy = exact_toy("many_nuisances", nuisances=4)
+    flow = built(toy, "templates_joint", pair_terms=True)
+    stages = flow.stages()
+    owned = [id(parameter) for stage in stages for parameter in stage.parameters]
+    assert sorted(owned) == sorted(id(parameter) for parameter in flow.parameters())
+    assert len(stages) == 1 + 4 + 6
+    joint = make_events(toy, 2_000, "templates_joint", 3)
+    assert torch.equal(masks(stages, joint).sum(0), torch.ones(2_000, dtype=torch.long))
+    plain = make_events(toy, 900, "templates", 3)
+    assert masks(stages, plain).sum(1).tolist() == [100] + [200] * 4 + [0] * 6
+
+
+def masks(stages: tuple[Stage, ...], events: Events) -> Tensor:
+    return torch.stack([stage.event_filter(events).long() for stage in stages if stage.event_filter is not None])
+
+
+def test_what_cannot_work_is_skipped_with_its_reason() -> None:
+    toy = exact_toy("fnf_two_class")
+    with pytest.raises(SkipCell, match="needs nuisance parameters; toy slcp has none: use zuko_nsf"):
+        build_estimator("factorizable_flow", build_toy("slcp").spec)
+    with pytest.raises(SkipCell, match="stage 'nominal'; found none: choose design=templates"):
+        built(toy, "prior")
+    with pytest.raises(SkipCell, match="stage 'shift x squeeze'; found none: choose design=templates_joint"):
+        built(toy, "templates", pair_terms=True)
+
+
+def planted(toy: ExactToy) -> FactorizableFlow:
+    """many_nuisances at epsilon = 0 and signal = 0 by hand: the nominal flow is the identity, nuisance k shifts x back by its response."""
+    flow = built(toy, transforms=1)
+    with torch.no_grad():
+        for parameter in flow.flow.parameters():
+            parameter.zero_()
+        flow.standardise_x.mean.zero_()
+        flow.standardise_x.std.fill_(1)
+        response = toy.score(torch.eye(4), toy.spec.parameters.nominal)[:, 1:]  # at nominal the score is x . response
+        for k in range(3):
+            bias = flow.layers[0].get_submodule(f"groups.0.networks.{k}.2").get_parameter("bias")
+            bias.view(4, 4)[:, 2] = -response[:, k]
+    return flow
+
+
+def test_the_exact_answer_can_be_represented_with_joint_points() -> None:
+    toy = exact_toy("many_nuisances", epsilon=0.0, a=0.5)
+    flow = planted(toy)
+    theta = torch.cat([torch.zeros(200, 1), 1.5 * draws(200, 3)], 1)
+    x = toy.sample(theta, generator=torch.Generator().manual_seed(2)).x
+    torch.testing.assert_close(flow.log_ratio(x, theta), toy.log_ratio(x, theta), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(flow.log_prob(x, theta), toy.log_prob(x, theta), rtol=1e-9, atol=1e-9)
+
+
+def test_the_exact_answer_is_stationary() -> None:
+    """Over templates at signal 0, the mean gradient of a nuisance's loss vanishes within 5 standard errors."""
+    toy = exact_toy("many_nuisances", epsilon=0.0, a=0.5)
+    flow = planted(toy)
+    theta = torch.zeros(20_000, 4, dtype=torch.float64)
+    theta[::2, 2], theta[1::2, 2] = 1.0, -1.0
+    events = toy.sample(theta, generator=torch.Generator().manual_seed(3))
+    parameters = flow.stages()[2].parameters
+    assert not within_errors(flow, events, parameters, move=0.1)
+    assert within_errors(flow, events, parameters, move=0.0)
+
+
+def within_errors(flow: FactorizableFlow, events: Events, parameters: tuple[nn.Parameter, ...], move: float) -> bool:
+    """Whether the mean gradient over 40 batches is 0 within 5 errors, at parameters moved by ``move``."""
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter += move
+    batches = [flow.loss(batch, torch.Generator()).mean() for batch in events.batches(500, torch.Generator().manual_seed(4))]
+    rows = [torch.cat([g.flatten() for g in torch.autograd.grad(loss, parameters)]) for loss in batches]
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter -= move
+    gradient = torch.stack(rows)
+    error = gradient.std(0) / math.sqrt(len(rows))
+    return bool((gradient.mean(0).abs() <= 5 * error).all())
+
+
+def trained(name: str, toy: ExactToy, n: int, design: str = "templates", **params: Any) -> Estimator:
+    """As the product trains, with its defaults."""
+    from touchneedle.benchmark.train import train
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        estimator = build_estimator(name, toy.spec, **params)
+    train(estimator, make_events(toy, n, design, 0), TrainerConfig(accelerator="cpu", progress=False), OptimizerConfig(), 0)
+    return estimator.double()
+
+
+def unexplained(estimator: Estimator, toy: ExactToy, *nuisances: float) -> float:
+    """Mean squared error of log_ratio in units of the mean square of the exact one, at nominal interest."""
+    theta = toy.spec.parameters.nominal.clone()
+    theta[list(toy.spec.parameters.nuisance)] = torch.tensor(nuisances, dtype=torch.float64)
+    x = toy.sample(theta.expand(20_000, -1), generator=torch.Generator().manual_seed(99)).x
+    exact = toy.log_ratio(x, theta)
+    with torch.no_grad():
+        return float((estimator.log_ratio(x, theta) - exact).square().mean() / exact.square().mean())
+
+
+@pytest.mark.slow
+def test_learns_shifts_from_single_templates_and_adds_them_up_at_joint_points() -> None:
+    """linear_gaussian, whose exact answer the family holds; no event lies at (1, 1) or (2, -1)."""
+    toy = exact_toy("linear_gaussian", response=0.5)
+    flow = trained("factorizable_flow", toy, 20_000)
+    print([unexplained(flow, toy, *point) for point in ((1.0, 0.0), (1.0, 1.0), (2.0, -1.0))])
+    assert max(unexplained(flow, toy, *point) for point in ((1.0, 0.0), (1.0, 1.0), (2.0, -1.0))) < 0.05
