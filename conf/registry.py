@@ -57,6 +57,10 @@ TOY_TABLE = {
 
 ESTIMATOR_TABLE = {
     "best_gaussian": "touchneedle.estimators.best_gaussian:BestGaussian",
+    "mined_alice": "touchneedle.estimators.mined_alice:MinedAlice",
+    "mined_alices": "touchneedle.estimators.mined_alices:MinedAlices",
+    "mined_rascal": "touchneedle.estimators.mined_rascal:MinedRascal",
+    "mined_rolr": "touchneedle.estimators.mined_rolr:MinedRolr",
     "oracle": "touchneedle.estimators.oracle:Oracle",
     "oracle_narrow": "touchneedle.estimators.oracle_narrow:OracleNarrow",
     "oracle_shifted": "touchneedle.estimators.oracle_shifted:OracleShifted",

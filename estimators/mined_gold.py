@@ -1,0 +1,56 @@
+"""Mined gold: the joint ratio and the joint score that a simulator hands over with each event.
+
+With its latent history z a simulator knows r(x, z|theta) = p(x, z|theta) / p(x, z|theta_0) and
+t(x, z|theta) = grad_theta log p(x, z|theta). Their means over z at fixed x are what is wanted,
+E[r | x, theta_0] = p(x|theta) / p(x|theta_0) and E[t | x, theta] = grad_theta log p(x|theta), so regressions on
+them learn ratio and score (Brehmer, Cranmer, Louppe, Pavez 2018, arXiv:1805.00013 and arXiv:1805.00020; the same
+authors with the name, arXiv:1805.12244). In the design ``pairs`` half of the events are generated at their
+hypothesis theta (numerator), half at theta_0 (denominator).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from touchneedle.conf.errors import InputError
+from touchneedle.estimators.standardise import mean_weight
+from touchneedle.toys.base import Events
+
+
+def is_numerator(events: Events) -> Tensor:
+    """Mask (n,) of the events that were generated at their hypothesis theta."""
+    if events.generated_at is None:
+        return torch.ones(len(events), dtype=torch.bool, device=events.x.device)
+    return (events.generated_at == events.theta).all(-1)
+
+
+def joint_log_ratio(events: Events) -> Tensor:
+    """Joint log ratio (n,), infinite where a support ends; raises `InputError` where it is missing or NaN."""
+    joint = events.joint_log_ratio
+    if joint is None or bool(joint.isnan().any()):
+        raise InputError(f"events: expected a joint log ratio for each (design pairs); got {_found(joint)}")
+    return joint
+
+
+def joint_score(events: Events) -> Tensor:
+    """Joint score (n, p); raises `InputError` where it is missing, or not finite for events generated at theta."""
+    joint = events.joint_score
+    if joint is None or not bool(joint[is_numerator(events)].isfinite().all()):
+        raise InputError(f"events: expected a finite joint score for each (design pairs or nominal); got {_found(joint)}")
+    return joint
+
+
+def class_scales(weight: Tensor, numerator: Tensor) -> Tensor:
+    """Factors (denominator, numerator) of the weights (n,) that give each class half of a total n: shape (2,).
+
+    Raises `InputError` if a class is empty or has no positive weight.
+    """
+    parts = [weight[~numerator], weight[numerator]]
+    if not all(len(part) for part in parts):
+        raise InputError(f"events: expected some from theta and some from theta_0 (design pairs); got {len(parts[1])} and {len(parts[0])}")
+    return torch.stack([0.5 * len(weight) / (mean_weight(part) * len(part)) for part in parts])
+
+
+def _found(joint: Tensor | None) -> str:
+    return "none" if joint is None else f"{int((~joint.isfinite()).sum())} that are not numbers"
