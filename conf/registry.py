@@ -66,6 +66,7 @@ ESTIMATOR_TABLE = {
     "oracle_shifted": "touchneedle.estimators.oracle_shifted:OracleShifted",
     "posterior_flow": "touchneedle.estimators.posterior_flow:PosteriorFlow",
     "ratio_bce": "touchneedle.estimators.ratio_bce:RatioBce",
+    "score_sally": "touchneedle.estimators.score_sally:ScoreSally",
     "template_histogram": "touchneedle.estimators.template_histogram:TemplateHistogram",
     "zuko_nsf": "touchneedle.estimators.zuko_nsf:ZukoNsf",
 }

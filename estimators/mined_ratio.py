@@ -16,7 +16,7 @@ from torch import Tensor
 from touchneedle.estimators.base import Capability, Design
 from touchneedle.estimators.mined_gold import class_scales, is_numerator, joint_log_ratio, joint_score
 from touchneedle.estimators.networks import mlp
-from touchneedle.estimators.normalisation import EvidenceRatio, Normalise
+from touchneedle.estimators.normalisation import NominalRatio, Normalise
 from touchneedle.estimators.standardise import Standardise
 from touchneedle.toys.base import Events, EventSource, ToySpec, collect
 
@@ -36,12 +36,11 @@ class MinedRatioConfig:
     reference_events: PositiveInt = 20_000
 
 
-class MinedRatio(EvidenceRatio):
+class MinedRatio(NominalRatio):
     """Abstract. log r = sum_i (theta_i - theta_0i) g_i(x, theta) / width_i with a network g; write ``_ratio_loss``.
 
     Every smooth function that vanishes at theta_0 has this form (Hadamard's lemma), so log_ratio is 0 there by
-    construction, in one pass; a difference net(x, theta) - net(x, theta_0) takes two. The evidence of
-    `EvidenceRatio` is p(x|theta_0) here.
+    construction, in one pass; a difference net(x, theta) - net(x, theta_0) takes two. Local normalisation uses the events of theta_0.
     """
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"score"})
@@ -79,12 +78,6 @@ class MinedRatio(EvidenceRatio):
 
     def _weight(self, events: Events) -> Tensor:
         return events.weight * self.class_scales[is_numerator(events).long()]
-
-    def _log_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
-        return self._log_evidence_ratio(x, theta)
-
-    def _log_ratio_grid(self, x: Tensor, theta: Tensor) -> Tensor:
-        return self._log_evidence_ratio_grid(x, theta)
 
     def _log_evidence_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
         slopes = self.network(torch.cat([self.standardise_x(x), self.standardise_theta(theta)], -1))
