@@ -61,6 +61,7 @@ ESTIMATOR_TABLE = {
     "mined_alices": "touchneedle.estimators.mined_alices:MinedAlices",
     "mined_rascal": "touchneedle.estimators.mined_rascal:MinedRascal",
     "mined_rolr": "touchneedle.estimators.mined_rolr:MinedRolr",
+    "mined_scandal": "touchneedle.estimators.mined_scandal:MinedScandal",
     "oracle": "touchneedle.estimators.oracle:Oracle",
     "oracle_narrow": "touchneedle.estimators.oracle_narrow:OracleNarrow",
     "oracle_shifted": "touchneedle.estimators.oracle_shifted:OracleShifted",

@@ -10,6 +10,8 @@ hypothesis theta (numerator), half at theta_0 (denominator).
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -39,6 +41,25 @@ def joint_score(events: Events) -> Tensor:
     if joint is None or not bool(joint[is_numerator(events)].isfinite().all()):
         raise InputError(f"events: expected a finite joint score for each (design pairs or nominal); got {_found(joint)}")
     return joint
+
+
+def with_score_error(
+    log_density: Callable[[Tensor, Tensor], Tensor], events: Events, theta: Tensor, width: Tensor
+) -> tuple[Tensor, Tensor]:
+    """log_density(x, theta) (n,), and the mean square of ``width`` (p,) times its gradient's distance from the joint score (n,).
+
+    The distance is 0 for events that were not generated at their hypothesis: only over those of theta is the mean of
+    the joint score the score. Training differentiates the gradient once more.
+    """
+    training = torch.is_grad_enabled()
+    theta = theta.detach().clone().requires_grad_()
+    with torch.enable_grad():
+        value = log_density(events.x, theta)
+        (score,) = torch.autograd.grad(value.sum(), theta, create_graph=training)
+    distance = width * (score - joint_score(events))
+    # The other joint scores may be infinite (supports that move): dropped before the square.
+    kept = distance.where(is_numerator(events)[:, None], torch.zeros_like(distance))
+    return value, kept.square().mean(-1)
 
 
 def class_scales(weight: Tensor, numerator: Tensor) -> Tensor:

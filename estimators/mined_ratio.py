@@ -14,7 +14,7 @@ from pydantic import NonNegativeFloat, PositiveInt
 from torch import Tensor
 
 from touchneedle.estimators.base import Capability, Design
-from touchneedle.estimators.mined_gold import class_scales, is_numerator, joint_log_ratio, joint_score
+from touchneedle.estimators.mined_gold import class_scales, is_numerator, joint_log_ratio, joint_score, with_score_error
 from touchneedle.estimators.networks import mlp
 from touchneedle.estimators.normalisation import NominalRatio, Normalise
 from touchneedle.estimators.standardise import Standardise
@@ -107,18 +107,5 @@ class MinedRatioScore(MinedRatio):
         super()._prepare(events)
 
     def _loss(self, events: Events, generator: torch.Generator) -> Tensor:
-        learned, score = self._log_ratio_and_score(events)
-        difference = (score - joint_score(events)) * self.standardise_theta.std
-        # Events of theta_0 may have an infinite joint score (supports that move): dropped before the square.
-        kept = difference.where(is_numerator(events)[:, None], torch.zeros_like(difference))
-        penalty = self._weight(events) * kept.square().mean(-1)
-        return self._weighted_ratio_loss(learned, events) + self.config.score_weight * penalty
-
-    def _log_ratio_and_score(self, events: Events) -> tuple[Tensor, Tensor]:
-        """The learned log ratio (n,) and its gradient in theta (n, p), which training differentiates once more."""
-        training = torch.is_grad_enabled()
-        theta = events.theta.detach().clone().requires_grad_()
-        with torch.enable_grad():
-            learned = self._log_evidence_ratio(events.x, theta)
-            (score,) = torch.autograd.grad(learned.sum(), theta, create_graph=training)
-        return learned, score
+        learned, error = with_score_error(self._log_evidence_ratio, events, events.theta, self.standardise_theta.std)
+        return self._weighted_ratio_loss(learned, events) + self.config.score_weight * self._weight(events) * error
