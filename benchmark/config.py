@@ -123,7 +123,7 @@ class ExperimentConfig:
     toy: ComponentConfig
     estimator: ComponentConfig
     budget: BudgetConfig = field(default_factory=BudgetConfig)
-    design: Literal["prior", "templates", "templates_joint", "pairs"] = "prior"
+    design: Literal["prior", "templates", "templates_joint", "pairs", "nominal"] = "prior"
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)

@@ -6,6 +6,7 @@
 * ``templates_joint``: adds the corners (both at an anchor) of all nuisance pairs.
 * ``pairs``: events generated half at theta and half at theta_0, with the hypothesis theta from the
   prior in both halves (mined gold).
+* ``nominal``: all events at theta_0, with their joint score there (local observables).
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ def make_events(toy: Toy, n_train: int, design: str, seed: int) -> Events:
         raise InputError(f"toy {toy.spec.name}: expected a SimulatedToy or a FiniteToy; got {type(toy).__name__}")
     if design == "pairs":
         return _pair_events(toy, n_train, generator)
+    if design == "nominal":
+        return _nominal_events(toy, n_train, generator)
     return toy.sample(design_theta(toy.spec.parameters, n_train, design, generator), generator=generator)
 
 
@@ -78,14 +81,25 @@ def _finite_events(toy: FiniteToy, n_train: int, design: str, generator: torch.G
 
 
 def _pair_events(toy: SimulatedToy, n_train: int, generator: torch.Generator) -> Events:
-    if not isinstance(toy, ExactToy):
-        raise SkipCell(f"design pairs needs a toy with joint ratios; {toy.spec.name} has none")
+    toy = _with_gold(toy, "pairs")
     theta = toy.spec.parameters.sample_prior(n_train, generator)
     half = n_train // 2
     at_theta = toy.sample(theta[:half], generator=generator)
     at_nominal = toy.sample(toy.spec.parameters.nominal.expand(n_train - half, -1), generator=generator)
     events = concatenate([_at_hypothesis(toy, at_theta, theta[:half]), _at_hypothesis(toy, at_nominal, theta[half:])])
     return events[torch.randperm(n_train, generator=generator)]
+
+
+def _nominal_events(toy: SimulatedToy, n_train: int, generator: torch.Generator) -> Events:
+    toy = _with_gold(toy, "nominal")
+    theta = toy.spec.parameters.nominal.repeat(n_train, 1)
+    return _at_hypothesis(toy, toy.sample(theta, generator=generator), theta)
+
+
+def _with_gold(toy: SimulatedToy, design: str) -> ExactToy:
+    if not isinstance(toy, ExactToy):
+        raise SkipCell(f"design {design} needs a toy with joint ratios; {toy.spec.name} has none")
+    return toy
 
 
 def _at_hypothesis(toy: ExactToy, events: Events, theta: Tensor) -> Events:

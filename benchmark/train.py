@@ -135,6 +135,8 @@ def _lightning_trainer(trainer: TrainerConfig) -> pl.Trainer:
         enable_model_summary=False,
         enable_progress_bar=show,
         num_sanity_val_steps=0,
+        # A loss may take gradients in theta, which inference mode forbids in validation.
+        inference_mode=False,
         use_distributed_sampler=False,
     )
 

@@ -58,6 +58,11 @@ TOY_TABLE = {
 ESTIMATOR_TABLE = {
     "best_gaussian": "touchneedle.estimators.best_gaussian:BestGaussian",
     "factorizable_flow": "touchneedle.estimators.factorizable_flow:FactorizableFlow",
+    "mined_alice": "touchneedle.estimators.mined_alice:MinedAlice",
+    "mined_alices": "touchneedle.estimators.mined_alices:MinedAlices",
+    "mined_rascal": "touchneedle.estimators.mined_rascal:MinedRascal",
+    "mined_rolr": "touchneedle.estimators.mined_rolr:MinedRolr",
+    "mined_scandal": "touchneedle.estimators.mined_scandal:MinedScandal",
     "oracle": "touchneedle.estimators.oracle:Oracle",
     "oracle_narrow": "touchneedle.estimators.oracle_narrow:OracleNarrow",
     "oracle_shifted": "touchneedle.estimators.oracle_shifted:OracleShifted",
@@ -68,6 +73,7 @@ ESTIMATOR_TABLE = {
     "ratio_nre_c": "touchneedle.estimators.ratio_nre_c:RatioNreC",
     "ratio_parametric": "touchneedle.estimators.ratio_parametric:RatioParametric",
     "ratio_regression": "touchneedle.estimators.ratio_regression:RatioRegression",
+    "score_sally": "touchneedle.estimators.score_sally:ScoreSally",
     "template_histogram": "touchneedle.estimators.template_histogram:TemplateHistogram",
     "zuko_nsf": "touchneedle.estimators.zuko_nsf:ZukoNsf",
 }

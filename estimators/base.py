@@ -29,7 +29,7 @@ from touchneedle.conf.errors import InputError
 from touchneedle.toys.base import Events, EventSource, Toy, ToySpec, check_matrix, expand_theta
 
 Capability = Literal["log_prob", "sample", "score", "posterior_log_prob", "posterior_sample", "signed", "set"]
-Design = Literal["prior", "templates", "templates_joint", "pairs"]
+Design = Literal["prior", "templates", "templates_joint", "pairs", "nominal"]
 # Rows computed at a time: activations of that many stay in the cache of a CPU (half the time of 2**16); elsewhere
 # memory alone limits.
 ROWS_IN_CACHE = 2**12

@@ -54,8 +54,10 @@ class EvidenceRatio(Estimator):
 
     def keep_reference(self, events: Events, size: int) -> None:
         """Keep at most ``size`` training events, evenly spaced, for `log_normalisation`."""
-        if self.normalise == "none":
-            return
+        if self.normalise != "none":
+            self._store_reference(events, size)
+
+    def _store_reference(self, events: Events, size: int) -> None:
         kept = torch.linspace(0, len(events) - 1, min(size, len(events)), dtype=torch.float64).round().long()
         weight = events.weight.double()[kept]
         self.reference_x = events.x[kept].to(self.nominal)
@@ -90,3 +92,13 @@ class EvidenceRatio(Estimator):
         log_r = self._log_evidence_ratio_grid(x, theta).double()
         largest = log_r.detach().amax(0)
         return largest, weight.double() @ (log_r - largest).exp()
+
+
+class NominalRatio(EvidenceRatio):
+    """Abstract. The evidence is p(x|theta_0): ``_log_evidence_ratio`` is log_ratio itself, and reference events come from theta_0."""
+
+    def _log_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
+        return self._log_evidence_ratio(x, theta)
+
+    def _log_ratio_grid(self, x: Tensor, theta: Tensor) -> Tensor:
+        return self._log_evidence_ratio_grid(x, theta)

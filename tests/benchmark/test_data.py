@@ -6,7 +6,7 @@ import torch
 from touchneedle.benchmark.data import make_events, template_points
 from touchneedle.toys.base import ExactToy, build_toy
 
-DESIGNS = ("prior", "templates", "templates_joint", "pairs")
+DESIGNS = ("prior", "templates", "templates_joint", "pairs", "nominal")
 
 
 @pytest.mark.parametrize("design", DESIGNS)
