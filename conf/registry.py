@@ -62,6 +62,9 @@ ESTIMATOR_TABLE = {
     "oracle_shifted": "touchneedle.estimators.oracle_shifted:OracleShifted",
     "posterior_flow": "touchneedle.estimators.posterior_flow:PosteriorFlow",
     "ratio_bce": "touchneedle.estimators.ratio_bce:RatioBce",
+    "ratio_signed_mixture": "touchneedle.estimators.ratio_signed_mixture:RatioSignedMixture",
+    "ratio_signed_pare": "touchneedle.estimators.ratio_signed_pare:RatioSignedPare",
+    "ratio_signed_revert": "touchneedle.estimators.ratio_signed_revert:RatioSignedRevert",
     "template_histogram": "touchneedle.estimators.template_histogram:TemplateHistogram",
     "zuko_nsf": "touchneedle.estimators.zuko_nsf:ZukoNsf",
 }
