@@ -111,7 +111,7 @@ class RatioSignedMixture(SignedRatio):
             logit, other = logit.detach(), other.detach()
         weight = events.weight / (self.mean_positive - self.mean_negative)
         z = torch.asinh(_combined(logit, other, log_odds) / 2)
-        return loss + weight * revert_signed(z[:, 0]) + absolute * weight[partner] * revert_reference(z[:, 1])
+        return loss + weight * revert_signed(z[:, 0]) + absolute * revert_reference(z[:, 1])
 
     def _signed_evidence_ratio(self, x: Tensor, theta: Tensor) -> SignedLog:
         return SignedLog(*(value.squeeze(1) for value in self._rho(x, theta[:, None])))
