@@ -28,6 +28,7 @@ from touchneedle.benchmark.check_answers import (
     check_precision,
     check_ratio_closure,
     check_shapes,
+    check_signed_ratio,
     check_zero_at_nominal,
 )
 from touchneedle.benchmark.check_subject import Subject, train_briefly
@@ -63,6 +64,7 @@ def estimator_checks() -> dict[str, Callable[[Subject], None]]:
         "zero_at_nominal": check_zero_at_nominal,
         "precision": check_precision,
         "gradients": check_gradients,
+        "signed_ratio": check_signed_ratio,
         "far_events": check_far_events,
         "normalised": check_normalised,
         "ratio_closure": check_ratio_closure,
