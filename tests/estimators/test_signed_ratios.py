@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import pytest
@@ -15,7 +14,7 @@ from touchneedle.estimators.base import Estimator, build_estimator
 from touchneedle.estimators.ratio_signed_mixture import RatioSignedMixture
 from touchneedle.estimators.signed_network import SignedNetwork
 from touchneedle.estimators.signed_ratio import SignedRatio
-from touchneedle.toys.base import Events, ExactToy, build_toy
+from touchneedle.toys.base import Events, ExactToy
 
 NAMES = ["ratio_signed_mixture", "ratio_signed_pare", "ratio_signed_revert"]
 RATIOS = torch.tensor([-7.0, -1.0, -0.01, 0.0, 0.3, 1.0, 20.0], dtype=torch.float64)
