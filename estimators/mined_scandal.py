@@ -25,10 +25,11 @@ class MinedScandalConfig(ZukoNsfConfig):
     """Options of `MinedScandal`, beside those of the flow.
 
     Attributes:
-        score_weight: alpha, the weight of the score's mean squared error in units of the prior's widths.
+        score_weight: alpha, the weight of the score's mean squared error in units of the prior's widths. On
+            ``eft_quadratic`` with 2,000 events the log-ratio RMSE was 0.51 for `zuko_nsf`, 0.44 with 1, 0.30 with 10.
     """
 
-    score_weight: NonNegativeFloat = 1.0
+    score_weight: NonNegativeFloat = 10.0
 
 
 class MinedScandal(ZukoNsf):

@@ -16,7 +16,7 @@ from touchneedle.benchmark.reload import reload_check, save_probe
 from touchneedle.conf.registry import ESTIMATOR_TABLE
 from touchneedle.toys.base import ExactToy, SimulatedToy, build_toy
 
-TRAINED = ["factorizable_flow", "posterior_flow", "ratio_bce", "template_histogram", "zuko_nsf"]
+TRAINED = ["factorizable_flow", "mined_alices", "posterior_flow", "ratio_bce", "score_sally", "template_histogram", "zuko_nsf"]
 
 
 @pytest.mark.parametrize("name", sorted(ESTIMATOR_TABLE))

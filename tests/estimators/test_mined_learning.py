@@ -51,6 +51,12 @@ def test_mined_gold_beats_a_classifier_at_equal_events_and_epochs(name: str, n_t
 
 
 @pytest.mark.slow
+def test_the_joint_score_sharpens_a_flow_at_equal_events_and_epochs() -> None:
+    gain = squared_error("zuko_nsf", "prior", 2_000) - squared_error("mined_scandal", "pairs", 2_000)
+    assert gain.mean() > 5 * gain.std() / len(gain) ** 0.5
+
+
+@pytest.mark.slow
 def test_sally_keeps_the_information_of_the_exact_score() -> None:
     """E[t s] Cov[t]^-1 E[s t] with the exact score s is what a fit of the mean of t measures at nominal."""
     toy, generator = eft(), torch.Generator().manual_seed(2)
