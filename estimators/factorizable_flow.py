@@ -57,6 +57,10 @@ class FactorizableFlowConfig(SplineFlowConfig):
 class FactorizableFlow(FlowDensity):
     """A density whose nuisances are learned one at a time.
 
+    It pays in accuracy at the anchors, where `ZukoNsf` shares all events: on ``fnf_two_class`` with 100,000 template
+    events the RMSE of log_ratio was 0.66 at (1, 1) against 0.53 (one seed), for an affine deformation cannot move two
+    classes in opposite directions. On ``linear_gaussian``, whose answer the family holds, it extrapolates better.
+
     Design ``prior`` has no events at nominal and is not offered. Without ``pair_terms`` the events of joint
     corners are not used. `prepare` raises `SkipCell` naming the stage that has no events.
     """

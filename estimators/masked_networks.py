@@ -31,7 +31,7 @@ class MaskedNetworks(nn.Module):
         for depth, mask in enumerate(masks):
             self.register_buffer(f"mask_{depth}", mask, persistent=False)
         self.depths = range(len(masks))
-        self.networks = nn.ModuleList(nn.ModuleList(nn.Linear(*mask.shape[::-1]) for mask in masks) for _ in range(count))
+        self.networks = nn.ModuleList(nn.ModuleList(nn.Linear(mask.shape[1], mask.shape[0]) for mask in masks) for _ in range(count))
         for parameter in self._parameters_at(self.depths[-1], range(count), "weight", "bias"):
             nn.init.zeros_(parameter)
 
