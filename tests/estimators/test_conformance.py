@@ -16,7 +16,7 @@ from touchneedle.benchmark.reload import reload_check, save_probe
 from touchneedle.conf.registry import ESTIMATOR_TABLE
 from touchneedle.toys.base import ExactToy, SimulatedToy, build_toy
 
-TRAINED = ["posterior_flow", "ratio_bce", "template_histogram", "zuko_nsf"]
+TRAINED = ["posterior_flow", "ratio_bce", "ratio_morphed", "ratio_nre_c", "ratio_parametric", "template_histogram", "zuko_nsf"]
 
 
 @pytest.mark.parametrize("name", sorted(ESTIMATOR_TABLE))
@@ -41,6 +41,9 @@ def test_conformance_with_a_hard_support() -> None:
 OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("posterior_flow", {"transforms": 1, "components": 1, "hidden": (16,)}),
     ("ratio_bce", {"normalise": "none", "hidden": ()}),
+    ("ratio_balanced", {"square": "batch"}),
+    ("ratio_nre_c", {"contrastive": 1, "gamma": 3.0}),
+    ("ratio_parametric", {"degree": 1, "hidden": (16,)}),
     ("template_histogram", {"bins": 7, "degree": 0}),
 ]
 

@@ -46,7 +46,9 @@ def unexplained(estimator: Estimator, toy: ExactToy) -> Tensor:
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_short_training_explains_most_of_the_ratio(name: str, location: ExactToy) -> None:
-    estimator = trained(name, location, draw(location, 4_000, 3), steps=100, learning_rate=3e-3)
+    # The penalty of ratio_balanced is noisy in a batch: it needs twice the steps.
+    steps = 200 if name == "ratio_balanced" else 100
+    estimator = trained(name, location, draw(location, 4_000, 3), steps, learning_rate=3e-3)
     assert unexplained(estimator, location) < 0.3
 
 
