@@ -21,8 +21,8 @@ from torch import Tensor, nn
 
 from touchneedle.estimators.monomials import count_monomials, monomials
 from touchneedle.estimators.networks import mlp
-from touchneedle.estimators.ratio_bce import RatioBce
-from touchneedle.estimators.ratio_network import RatioNetworkConfig
+from touchneedle.estimators.ratio_network import RatioNetwork, RatioNetworkConfig, cross_entropy
+from touchneedle.toys.base import Events
 
 
 @dataclass
@@ -36,7 +36,7 @@ class RatioParametricConfig(RatioNetworkConfig):
     degree: PositiveInt = 2
 
 
-class RatioParametric(RatioBce):
+class RatioParametric(RatioNetwork):
     """A classifier whose logit is linear in the monomials of the nuisances."""
 
     Config = RatioParametricConfig
@@ -44,9 +44,12 @@ class RatioParametric(RatioBce):
     def _build_network(self) -> nn.Module:
         terms = count_monomials(len(self.nuisance), self.config.degree)
         network = mlp(self.standardise_x.dim + len(self.interest), terms, self.config.hidden)
-        nn.init.zeros_(network[-1].weight)
-        nn.init.zeros_(network[-1].bias)
+        for parameter in network[-1].parameters():
+            nn.init.zeros_(parameter)
         return network
+
+    def _loss(self, events: Events, generator: torch.Generator) -> Tensor:
+        return cross_entropy(self._pairs(events, generator))
 
     def _log_evidence_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
         mu = self.standardise_theta(theta)[:, self.interest]

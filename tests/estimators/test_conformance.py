@@ -16,7 +16,10 @@ from touchneedle.benchmark.reload import reload_check, save_probe
 from touchneedle.conf.registry import ESTIMATOR_TABLE
 from touchneedle.toys.base import ExactToy, SimulatedToy, build_toy
 
-TRAINED = ["factorizable_flow", "mined_alices", "posterior_flow", "ratio_bce", "score_sally", "template_histogram", "zuko_nsf"]
+TRAINED = [
+    "factorizable_flow", "mined_alices", "posterior_flow", "ratio_bce", "ratio_morphed", "ratio_nre_c", "ratio_parametric", "score_sally",
+    "template_histogram", "zuko_nsf",
+]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", sorted(ESTIMATOR_TABLE))
@@ -42,6 +45,9 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("factorizable_flow", {"layers": 1, "transforms": 1, "damping": 1.0, "residual_features": (16,)}),
     ("posterior_flow", {"transforms": 1, "components": 1, "hidden": (16,)}),
     ("ratio_bce", {"normalise": "none", "hidden": ()}),
+    ("ratio_balanced", {"square": "batch"}),
+    ("ratio_nre_c", {"contrastive": 1, "gamma": 3.0}),
+    ("ratio_parametric", {"degree": 1, "hidden": (16,)}),
     ("template_histogram", {"bins": 7, "degree": 0}),
 ]
 

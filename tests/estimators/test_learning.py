@@ -46,7 +46,9 @@ def unexplained(estimator: Estimator, toy: ExactToy) -> Tensor:
 
 @pytest.mark.parametrize("name", TRAINED)
 def test_a_short_training_explains_most_of_the_ratio(name: str, location: ExactToy) -> None:
-    estimator = trained(name, location, draw(location, 4_000, 3), steps=100, learning_rate=3e-3)
+    # The penalty of ratio_balanced is noisy in a batch: it needs twice the steps.
+    steps = 200 if name == "ratio_balanced" else 100
+    estimator = trained(name, location, draw(location, 4_000, 3), steps, learning_rate=3e-3)
     assert unexplained(estimator, location) < 0.3
 
 
@@ -70,12 +72,10 @@ def test_weighted_events_teach_the_weighted_density(name: str, location: ExactTo
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "design"), [("ratio_morphed", "templates"), ("ratio_parametric", "templates"), ("ratio_parametric", "templates_joint")]
-)
-def test_a_long_training_on_templates_finds_the_ratio(name: str, design: str, location: ExactToy) -> None:
-    """Between the anchors and one anchor's distance beyond, where templates inform."""
+@pytest.mark.parametrize("name", ["ratio_morphed", "ratio_parametric"])
+def test_a_long_training_on_templates_finds_the_ratio(name: str, location: ExactToy) -> None:
+    """Between the anchors and beyond them, where nothing was simulated."""
     generator = torch.Generator().manual_seed(3)
-    events = location.sample(design_theta(location.spec.parameters, 100_000, design, generator), generator=generator)
+    events = location.sample(design_theta(location.spec.parameters, 100_000, "templates", generator), generator=generator)
     estimator = trained(name, location, events, steps=3_000, learning_rate=1e-3)
     assert unexplained(estimator, location) < 0.02
