@@ -23,7 +23,7 @@ RATIOS = torch.tensor([-7.0, -1.0, -0.01, 0.0, 0.3, 1.0, 20.0], dtype=torch.floa
 CELLS = 6
 
 
-def built(name: str, toy: Any, events: Events, **params: object) -> SignedRatio:
+def built(name: str, toy: ExactToy, events: Events, **params: Any) -> SignedRatio:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         estimator = build_estimator(name, toy.spec, **params)
