@@ -85,7 +85,7 @@ class RatioSignedMixture(SignedRatio):
 
     def _prepare(self, source: EventSource) -> None:
         events = collect(source)
-        mean_weight(events.weight)
+        mean_weight(events.weight)  # refuses a sum that is not positive, where the odds would exceed 1
         self.mean_positive = events.weight.double().clamp(min=0).mean().to(self.mean_positive)
         self.mean_negative = (-events.weight.double()).clamp(min=0).mean().to(self.mean_negative)
         self.standardise_x.learn(events.x, events.weight)
@@ -95,32 +95,24 @@ class RatioSignedMixture(SignedRatio):
     def _loss(self, events: Events, generator: torch.Generator) -> Tensor:
         partner = random_partner(len(events), generator).to(events.x.device)
         theta = torch.stack([events.theta, events.theta[partner]], 1)
-        positive = events.weight.clamp(min=0) / self.mean_positive
         absolute = events.weight.abs() / (self.mean_positive + self.mean_negative)
-        logit = self._logits(self.positive, events.x, theta)
-        loss = _classifier_loss(logit, positive, absolute * positive[partner])
+        weight = events.weight.clamp(min=0) / self.mean_positive
+        plus = self._logits(self.positive, events.x, theta)
+        loss = _classifier_loss(plus, weight, absolute * weight[partner])
         if not self.has_negative:
             return loss
-        negative = (-events.weight).clamp(min=0) / self.mean_negative
-        other = self._logits(self.negative, events.x, theta)
-        loss = loss + _classifier_loss(other, negative, absolute * negative[partner])
-        log_odds = self._log_odds(theta)
+        weight = (-events.weight).clamp(min=0) / self.mean_negative
+        minus = self._logits(self.negative, events.x, theta)
+        loss = loss + _classifier_loss(minus, weight, absolute * weight[partner])
         if self.config.coefficients == "fixed":
-            return loss + _sign_loss(log_odds[:, 0], events.weight) / (self.mean_positive + self.mean_negative)
+            return loss + absolute * _sign_loss(self._log_odds(theta[:, :1]).squeeze(1), events.weight)
         if self.config.coefficients == "tuned":
-            logit, other = logit.detach(), other.detach()
+            plus, minus = plus.detach(), minus.detach()
+        z = torch.asinh(_combined(plus, minus, self._log_odds(theta)) / 2)
         weight = events.weight / (self.mean_positive - self.mean_negative)
-        z = torch.asinh(_combined(logit, other, log_odds) / 2)
         return loss + weight * revert_signed(z[:, 0]) + absolute * revert_reference(z[:, 1])
 
-    def _signed_evidence_ratio(self, x: Tensor, theta: Tensor) -> SignedLog:
-        return SignedLog(*(value.squeeze(1) for value in self._rho(x, theta[:, None])))
-
-    def _signed_evidence_ratio_grid(self, x: Tensor, theta: Tensor) -> SignedLog:
-        return self._rho(x, theta.expand(len(x), -1, -1))
-
     def _rho(self, x: Tensor, theta: Tensor) -> SignedLog:
-        """rho of x (n, d), each at its own m points theta (n, m, p): shape (n, m)."""
         plus = self._logits(self.positive, x, theta)
         if not self.has_negative:
             return SignedLog(torch.ones_like(plus), plus)
@@ -150,8 +142,8 @@ def _classifier_loss(logit: Tensor, part: Tensor, reference: Tensor) -> Tensor:
 
 
 def _sign_loss(log_odds: Tensor, weight: Tensor) -> Tensor:
-    """Weighted binary cross-entropy of the sign of ``weight`` (n,), whose optimum is log W- / W+ at each theta."""
-    return weight.clamp(min=0) * softplus(log_odds) + (-weight).clamp(min=0) * softplus(-log_odds)
+    """Binary cross-entropy of the sign of ``weight`` (n,): under |weight| its optimum is log W- / W+ at each theta."""
+    return softplus(weight.sign() * log_odds)
 
 
 def _combined(plus: Tensor, minus: Tensor, log_odds: Tensor) -> Tensor:

@@ -42,6 +42,6 @@ class RatioSignedPare(SignedNetwork):
     def _reference_loss(self, output: Tensor) -> Tensor:
         return output.square()
 
-    def _rho(self, output: Tensor) -> SignedLog:
+    def _meaning(self, output: Tensor) -> SignedLog:
         rest = 1 - output / self.config.pole
         return SignedLog(output.sign() * rest.sign(), output.abs().log() - rest.abs().log())

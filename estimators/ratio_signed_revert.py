@@ -36,7 +36,7 @@ class RatioSignedRevert(SignedNetwork):
     def _reference_loss(self, output: Tensor) -> Tensor:
         return revert_reference(output)
 
-    def _rho(self, output: Tensor) -> SignedLog:
+    def _meaning(self, output: Tensor) -> SignedLog:
         size = output.abs()
         return SignedLog(output.sign(), size + (-torch.expm1(-2 * size)).log())
 

@@ -80,8 +80,8 @@ class SignedNetwork(SignedRatio):
         """Loss of outputs in the reference class, shape (n,)."""
 
     @abstractmethod
-    def _rho(self, output: Tensor) -> SignedLog:
-        """rho that an output stands for, of the shape of the output."""
+    def _meaning(self, output: Tensor) -> SignedLog:
+        """rho that outputs stand for, of their shape."""
 
     def _prepare(self, source: EventSource) -> None:
         events = collect(source)
@@ -92,17 +92,17 @@ class SignedNetwork(SignedRatio):
         self.keep_reference(events, self.config.reference_events)
 
     def _loss(self, events: Events, generator: torch.Generator) -> Tensor:
-        weight, absolute = events.weight / self.mean_weight, events.weight.abs() / self.mean_absolute
+        weight, absolute = (
+            events.weight / self.mean_weight,
+            events.weight.abs() / self.mean_absolute,
+        )
         partner = random_partner(len(events), generator).to(events.x.device)
         # One call for both classes: the parts that know x alone are shared.
         joint, reference = self._outputs(events.x, torch.stack([events.theta, events.theta[partner]], 1)).unbind(1)
         return weight * self._joint_loss(joint) + absolute * self._reference_loss(reference)
 
-    def _signed_evidence_ratio(self, x: Tensor, theta: Tensor) -> SignedLog:
-        return self._rho(self._outputs(x, theta[:, None]).squeeze(1))
-
-    def _signed_evidence_ratio_grid(self, x: Tensor, theta: Tensor) -> SignedLog:
-        return self._rho(self._outputs(x, theta.expand(len(x), -1, -1)))
+    def _rho(self, x: Tensor, theta: Tensor) -> SignedLog:
+        return self._meaning(self._outputs(x, theta))
 
     def _outputs(self, x: Tensor, theta: Tensor) -> Tensor:
         """Outputs of x (n, d), each at its own m points theta (n, m, p): shape (n, m)."""

@@ -33,7 +33,7 @@ class SignedLog(NamedTuple):
 
 
 class SignedRatio(EvidenceRatio):
-    """Abstract. ratio(x, theta) = rho(x, theta) / rho(x, theta_0) of either sign; write ``_signed_evidence_ratio``.
+    """Abstract. ratio(x, theta) = rho(x, theta) / rho(x, theta_0) of either sign; write ``_rho``.
 
     ``log_ratio`` is NaN where rho is not positive, at theta or at theta_0.
     """
@@ -42,35 +42,37 @@ class SignedRatio(EvidenceRatio):
     designs: ClassVar[frozenset[Design]] = frozenset({"prior", "templates", "templates_joint"})
 
     @abstractmethod
-    def _signed_evidence_ratio(self, x: Tensor, theta: Tensor) -> SignedLog:
-        """rho of each pair, shape (n,)."""
-
-    def _signed_evidence_ratio_grid(self, x: Tensor, theta: Tensor) -> SignedLog:
-        """rho of every x (n, d) at every theta (m, p), shape (n, m)."""
-        pairs = self._signed_evidence_ratio(x.repeat_interleave(len(theta), 0), theta.repeat(len(x), 1))
-        return SignedLog(*(value.reshape(len(x), len(theta)) for value in pairs))
+    def _rho(self, x: Tensor, theta: Tensor) -> SignedLog:
+        """rho of x (n, d), each at its own m points theta (n, m, p): shape (n, m)."""
 
     def ratio(self, x: Tensor, theta: Tensor) -> Tensor:
         """p(x|theta) / p(x|theta_0), shape (n,), negative where the learned density is."""
         return self._in_chunks(self._ratio, x, theta)
 
     def _ratio(self, x: Tensor, theta: Tensor) -> Tensor:
-        here = self._signed_evidence_ratio(x, theta)
-        nominal = self._signed_evidence_ratio(x, self.nominal.expand_as(theta))
-        return here.sign * nominal.sign * (here.log - nominal.log).exp()
+        sign, log = self._rho(x, self._with_nominal(theta))
+        return sign.prod(1) * (log[:, 1] - log[:, 0]).exp()
+
+    def _log_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
+        log = _log_of_positive(self._rho(x, self._with_nominal(theta)))
+        return log[:, 1] - log[:, 0]
 
     def _log_evidence_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
-        return _log_of_positive(self._signed_evidence_ratio(x, theta))
+        return _log_of_positive(self._rho(x, theta[:, None])).squeeze(1)
 
     def _log_evidence_ratio_grid(self, x: Tensor, theta: Tensor) -> Tensor:
-        return _log_of_positive(self._signed_evidence_ratio_grid(x, theta))
+        return _log_of_positive(self._rho(x, theta.expand(len(x), -1, -1)))
+
+    def _with_nominal(self, theta: Tensor) -> Tensor:
+        """theta_0 and theta of each event, shape (n, 2, p)."""
+        return torch.stack([self.nominal.expand_as(theta), theta], 1)
 
     def keep_reference(self, events: Events, size: int) -> None:
         """Keep at most ``size`` training events with their absolute weights: the reference density g."""
         super().keep_reference(events.with_weight(events.weight.abs()), size)
 
     def _weighted_sum(self, x: Tensor, weight: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-        sign, log = self._signed_evidence_ratio_grid(x, theta)
+        sign, log = self._rho(x, theta.expand(len(x), -1, -1))
         log = log.double()
         largest = log.detach().amax(0)
         return largest, weight.double() @ (sign * (log - largest).exp())

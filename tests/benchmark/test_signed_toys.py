@@ -15,7 +15,7 @@ from touchneedle.toys.base import build_toy
 TOY = "signed_mixture"
 # Small, because an untrained network is normalised many times over.
 SMALL = {"reference_events": 500, "hidden": (16,)}
-OPTIONS = {"ratio_bce": SMALL, "posterior_flow": SMALL}
+OPTIONS = {"ratio_bce": SMALL, "posterior_flow": SMALL, "ratio_signed_revert": SMALL}
 CONFIG = EvaluationConfig(
     name="signed", n_experiments=40, n_points=2, n_test=4_000, n_sample=1_000, n_events=(200,), n_pool=4_000, n_exact=10, n_posterior=100
 )
@@ -34,7 +34,7 @@ def rows_of(name, metric):
     return [row for row in evaluated(name).metrics if row.name == metric]
 
 
-@pytest.mark.parametrize("name", ["oracle", "best_gaussian", "ratio_bce", "posterior_flow"])
+@pytest.mark.parametrize("name", ["oracle", "best_gaussian", "ratio_bce", "posterior_flow", "ratio_signed_revert"])
 def test_every_row_has_a_number_or_a_reason(name):
     for row in evaluated(name).metrics:
         if row.value is None:

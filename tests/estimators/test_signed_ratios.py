@@ -11,6 +11,7 @@ from torch import Tensor
 from touchneedle.conf.errors import InputError
 from touchneedle.estimators import ratio_signed_mixture, signed_network
 from touchneedle.estimators.base import Estimator, build_estimator
+from touchneedle.estimators.ratio_bce import RatioBce
 from touchneedle.estimators.ratio_signed_mixture import RatioSignedMixture
 from touchneedle.estimators.signed_network import SignedNetwork
 from touchneedle.estimators.signed_ratio import SignedRatio
@@ -22,7 +23,7 @@ RATIOS = torch.tensor([-7.0, -1.0, -0.01, 0.0, 0.3, 1.0, 20.0], dtype=torch.floa
 CELLS = 6
 
 
-def built(name: str, toy: Any, events: Events, **params: object) -> SignedRatio:
+def built(name: str, toy: ExactToy, events: Events, **params: Any) -> SignedRatio:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         estimator = build_estimator(name, toy.spec, **params)
@@ -57,6 +58,12 @@ def densities(events: Events, weight: Tensor) -> Tensor:
     return part / part.sum(0) / g[:, None]
 
 
+def rho_of(estimator: SignedRatio, x: Tensor, theta: Tensor) -> Tensor:
+    with torch.no_grad():
+        sign, log = estimator._rho(x, theta[:, None])
+    return (sign * log.exp()).squeeze(1)
+
+
 def look_up(table: Tensor, x: Tensor, theta: Tensor) -> Tensor:
     return table[x[:, 0].long()[:, None].expand(-1, theta.shape[1]), theta[..., 0].long()]
 
@@ -89,9 +96,8 @@ def test_optimum_over_signed_events_is_the_signed_density_over_the_absolute_one(
     monkeypatch.setattr(estimator, "_outputs", lambda x, theta: look_up(table, x, theta))
     exact = loss_of_all_pairs(estimator, events, monkeypatch)
     assert_stationary(exact, [table])
+    torch.testing.assert_close(rho_of(estimator, events.x, events.theta), look_up(rho, events.x, events.theta[:, None]).squeeze(1))
     with torch.no_grad():
-        sign, log = estimator._signed_evidence_ratio(events.x, events.theta)
-        torch.testing.assert_close(sign * log.exp(), look_up(rho, events.x, events.theta[:, None]).squeeze(1))
         table.mul_(1.1)
         assert loss_of_all_pairs(estimator, events, monkeypatch) > exact
 
@@ -111,22 +117,22 @@ def test_optimum_of_the_mixture_is_its_parts_and_their_odds(coefficients: str, l
     monkeypatch.setattr(estimator, "_logits", logits)
     monkeypatch.setattr(estimator, "_log_odds", lambda theta: odds[theta[..., 0].long()])
     assert_stationary(loss_of_all_pairs(estimator, events, monkeypatch), [*parts, odds])
-    with torch.no_grad():
-        sign, log = estimator._signed_evidence_ratio(events.x, events.theta)
     expected = look_up(densities(events, events.weight), events.x, events.theta[:, None]).squeeze(1)
-    torch.testing.assert_close(sign * log.exp(), expected)
+    torch.testing.assert_close(rho_of(estimator, events.x, events.theta), expected)
 
 
 def test_losses_are_those_of_the_papers(location: ExactToy) -> None:
     """arXiv:2512.19913 and 2410.10216 in their own variable s; PARE up to a scale and a constant."""
     events = signed_events(90)
     revert = built("ratio_signed_revert", location, events)
+    assert isinstance(revert, SignedNetwork)
     z = torch.asinh(RATIOS / 2)
     s = torch.where(RATIOS == 0, 0.5, (RATIOS + 2 - (RATIOS**2 + 4).sqrt()) / (2 * RATIOS))
     torch.testing.assert_close(revert._joint_loss(z), s)
     torch.testing.assert_close(revert._reference_loss(z), -s.log() - (1 - s).log())
     t0, t1 = 6.0, 2.0
     pare = built("ratio_signed_pare", location, events, pole=(t0 / t1) ** 2)
+    assert isinstance(pare, SignedNetwork)
     s = (t0 + t1 * RATIOS) / (t0**2 + t1**2 * RATIOS)
     v = RATIOS / (1 + RATIOS / 9)
     scale = (1 - t1 / t0) ** 2 * (t1 / t0) ** 2
@@ -146,17 +152,13 @@ def test_ratio_log_ratio_and_normalisation_agree_in_either_sign(name: str, locat
     ratio = torch.stack([estimator.ratio(x, point) for point in theta], 1)
     grid = estimator.log_ratio_grid(x, theta)
     assert (ratio < 0).any()
-    rho_nominal = estimator._signed_evidence_ratio(x, torch.zeros(40, 2)).sign
-    usable = (ratio > 0) & (rho_nominal > 0)[:, None]
+    usable = (ratio > 0) & (rho_of(estimator, x, torch.zeros(40, 2).double()) > 0)[:, None]
     torch.testing.assert_close(grid[usable], ratio[usable].log())
     assert grid[~usable].isnan().all()
     torch.testing.assert_close(estimator.ratio(x, torch.zeros(2)), torch.ones(40, dtype=torch.float64))
     share = events.weight.abs() / events.weight.abs().sum()
-    means = []
-    for point in (torch.zeros(2), *theta):
-        sign, log = estimator._signed_evidence_ratio(events.x, point.double().expand(90, -1))
-        means.append(share @ (sign * log.exp()))
-    log_mean = torch.stack(means).log()
+    points = torch.cat([torch.zeros(1, 2, dtype=torch.float64), theta])
+    log_mean = torch.stack([share @ rho_of(estimator, events.x, point.expand(90, -1)) for point in points]).log()
     torch.testing.assert_close(estimator.log_normalisation(theta), log_mean[1:] - log_mean[0], equal_nan=True)
 
 
@@ -167,6 +169,7 @@ def test_mixture_without_negative_weights_is_the_ordinary_classifier(location: E
     mixture = built("ratio_signed_mixture", location, events)
     assert isinstance(mixture, RatioSignedMixture)
     ordinary = build_estimator("ratio_bce", location.spec)
+    assert isinstance(ordinary, RatioBce)
     ordinary.prepare(events)
     ordinary.double().network.load_state_dict(mixture.positive.state_dict())
     losses = [estimator.loss(events, torch.Generator().manual_seed(3)) for estimator in (mixture, ordinary)]
