@@ -49,6 +49,7 @@ bench: install ## Speed of the pieces
 
 reference: install ## The committed reference records and their leaderboard (hours; goes on where it stopped)
 	$(BIN)/touchneedle run -m sweep=house results=results/reference launcher=joblib
+	$(BIN)/touchneedle audit --seeds 3 --results results/reference
 	$(BIN)/touchneedle report results/reference -o reports/reference
 
 clean: ## Remove what was made here, records and leaderboards of results/local included
