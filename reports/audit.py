@@ -8,8 +8,8 @@ from statistics import median
 
 from touchneedle.benchmark.verdicts import FLAGGED, Verdict
 
-# Where double precision ends (`touchneedle.benchmark.gates.significance`).
-HIGHEST = 37.0
+# `touchneedle.benchmark.gates.significance` ends at 37, where double precision does; the correction for several rows takes some off.
+HIGHEST = 36.0
 ABOUT = (
     "Estimators with one known fault, and the exact answer, went through the scores on toys whose density was hidden. Each number says how "
     "far the worst row of a metric lies beyond its threshold, in sigma, corrected for the number of rows of its gate (median over seeds); "

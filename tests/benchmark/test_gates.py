@@ -8,6 +8,7 @@ from scipy import stats
 
 from touchneedle.benchmark.gates import CHANCE, CLEARED, GATES, Facts, corrected_significance, gate_rows
 from touchneedle.benchmark.records import Metric
+from touchneedle.benchmark.verdicts import FLAGGED
 
 FACTS = Facts(("mu",), 1_000)
 REPEATS = 300
@@ -221,3 +222,7 @@ def test_a_gate_fails_where_one_of_its_metrics_is_significant(p_value):
 def test_a_metric_without_a_number_has_no_significance():
     nothing = Metric(family="calibration", name="sbc", value=None, at={"reason": "none"})
     assert corrected_significance([nothing, fit_test(0.5, "pit")], FACTS).keys() == {"calibration/pit"}
+
+
+def test_verdicts_flag_what_gates_fail():
+    assert FLAGGED == CLEARED

@@ -36,6 +36,11 @@ def test_cases_are_gathered_over_seeds_and_sound_ones_come_first() -> None:
     assert [(cell.text, cell.flagged) for cell in leak.cells] == [("4.5", True), ("\N{EN DASH}", False)]
 
 
+def test_a_number_at_the_end_of_double_precision_is_a_limit() -> None:
+    (line,) = audit_lines([verdict("leak", mean_ratio=36.97, integral=35.2)])
+    assert [cell.text for cell in line.cells] == ["> 36", "35.2"]
+
+
 def test_page_and_markdown_show_the_audit(demo: Path, tmp_path: Path) -> None:
     results = demo
     before = write_report(results, tmp_path / "plain").paths[0].read_text()
