@@ -10,30 +10,21 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from pydantic import NonNegativeFloat, PositiveInt
+from pydantic import NonNegativeFloat
 from torch import Tensor
 
 from touchneedle.estimators.base import Capability, Design
 from touchneedle.estimators.mined_gold import class_scales, is_numerator, joint_log_ratio, joint_score, with_score_error
 from touchneedle.estimators.networks import mlp
-from touchneedle.estimators.normalisation import NominalRatio, Normalise
+from touchneedle.estimators.normalisation import NominalRatio
+from touchneedle.estimators.ratio_network import RatioNetworkConfig
 from touchneedle.estimators.standardise import Standardise
 from touchneedle.toys.base import Events, EventSource, ToySpec, collect
 
 
 @dataclass
-class MinedRatioConfig:
-    """Options of every `MinedRatio`.
-
-    Attributes:
-        hidden: widths of the hidden layers (SiLU).
-        normalise: ``local`` keeps reference events for the normalisation in fits, ``none`` does not.
-        reference_events: at most that many training events of theta_0 are kept.
-    """
-
-    hidden: tuple[PositiveInt, ...] = (128, 128, 128)
-    normalise: Normalise = "local"
-    reference_events: PositiveInt = 20_000
+class MinedRatioConfig(RatioNetworkConfig):
+    """Options of every `MinedRatio`: those of `RatioNetworkConfig`; the reference events are of theta_0."""
 
 
 class MinedRatio(NominalRatio):

@@ -17,14 +17,12 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
-from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from touchneedle.estimators.base import Stage
 from touchneedle.estimators.networks import mlp
-from touchneedle.estimators.normalisation import Normalise
-from touchneedle.estimators.ratio_network import random_partner
+from touchneedle.estimators.ratio_network import RatioNetworkConfig, random_partner
 from touchneedle.estimators.ratio_signed_revert import revert_reference, revert_signed
 from touchneedle.estimators.signed_ratio import SignedLog, SignedRatio
 from touchneedle.estimators.standardise import Standardise, mean_weight
@@ -35,22 +33,16 @@ _LARGEST = 60.0
 
 
 @dataclass
-class RatioSignedMixtureConfig:
-    """Options of `RatioSignedMixture`.
+class RatioSignedMixtureConfig(RatioNetworkConfig):
+    """Options of `RatioSignedMixture`: those of `RatioNetworkConfig`, for all networks, and the coefficients.
 
     Attributes:
         coefficients: ``fixed`` learns the odds as a classifier of the sign; ``tuned`` learns them by the REVERT loss of the
             combined ratio; ``refined`` adds that loss for all networks. The paper tunes and refines in later stages; here the
             losses are added, which have the same optimum.
-        hidden: widths of the hidden layers of all networks (SiLU).
-        normalise: ``local`` keeps reference events for the normalisation in fits, ``none`` does not.
-        reference_events: at most that many training events are kept.
     """
 
     coefficients: Literal["fixed", "tuned", "refined"] = "refined"
-    hidden: tuple[PositiveInt, ...] = (128, 128, 128)
-    normalise: Normalise = "local"
-    reference_events: PositiveInt = 20_000
 
 
 class RatioSignedMixture(SignedRatio):

@@ -19,13 +19,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from pydantic import PositiveInt
 from torch import Tensor
 from torch.nn.functional import softplus
 
 from touchneedle.estimators.networks import mlp
-from touchneedle.estimators.normalisation import Normalise
-from touchneedle.estimators.ratio_network import random_partner
+from touchneedle.estimators.ratio_network import RatioNetworkConfig, random_partner
 from touchneedle.estimators.signed_ratio import SignedLog, SignedRatio
 from touchneedle.estimators.standardise import Standardise, mean_weight
 from touchneedle.toys.base import Events, EventSource, ToySpec, collect
@@ -35,18 +33,8 @@ _FLOOR = -50.0
 
 
 @dataclass
-class SignedNetworkConfig:
-    """Options of `SignedNetwork`.
-
-    Attributes:
-        hidden: widths of the hidden layers of both networks (SiLU).
-        normalise: ``local`` keeps reference events for the normalisation in fits, ``none`` does not.
-        reference_events: at most that many training events are kept.
-    """
-
-    hidden: tuple[PositiveInt, ...] = (128, 128, 128)
-    normalise: Normalise = "local"
-    reference_events: PositiveInt = 20_000
+class SignedNetworkConfig(RatioNetworkConfig):
+    """Options of every `SignedNetwork`: those of `RatioNetworkConfig`, for both networks."""
 
 
 class SignedNetwork(SignedRatio):
