@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import cast
 
 import torch
 
@@ -16,8 +15,10 @@ from touchneedle.benchmark.store import clear_unfinished_fit, load_fit, save_fit
 from touchneedle.benchmark.training_log import TrainingLog
 from touchneedle.conf.errors import SkipCell
 from touchneedle.estimators.base import Estimator, build_estimator
-from touchneedle.estimators.ensemble import Ensemble
+from touchneedle.estimators.ensemble import AveragedEnsemble, Ensemble
 from touchneedle.toys.base import Events, Toy
+
+ENSEMBLES = {"mean": Ensemble, "average": AveragedEnsemble}
 
 
 def fitted(config: ExperimentConfig, toy: Toy, fit_id: str) -> tuple[Estimator, TrainingLog]:
@@ -74,8 +75,11 @@ def fit_seed(config: ExperimentConfig) -> int:
 
 
 def _build(config: ExperimentConfig, toy: Toy, seed: int) -> Estimator:
-    members = [_build_one(config, toy, derive_seed(seed, "member", k)) for k in range(config.ensemble.members)]
-    return members[0] if len(members) == 1 else Ensemble(members)
+    ensemble = config.ensemble
+    # Members of a bootstrap start from the same weights.
+    seeds = [derive_seed(seed, "member", k if ensemble.resample == "seed" else 0) for k in range(ensemble.members)]
+    members = [_build_one(config, toy, member_seed) for member_seed in seeds]
+    return members[0] if len(members) == 1 else ENSEMBLES[ensemble.combine](members)
 
 
 def _build_one(config: ExperimentConfig, toy: Toy, seed: int) -> Estimator:
@@ -87,12 +91,8 @@ def _build_one(config: ExperimentConfig, toy: Toy, seed: int) -> Estimator:
 
 def _train_members(estimator: Estimator, events: Events, config: ExperimentConfig, seed: int) -> TrainingLog:
     # Lightning takes seconds to import: only where something trains.
-    from touchneedle.benchmark.train import train
+    from touchneedle.benchmark.train import train, train_ensemble
 
     if not isinstance(estimator, Ensemble):
         return train(estimator, events, config.trainer, config.optimizer, seed)
-    logs = [
-        train(cast(Estimator, member), events, config.trainer, config.optimizer, derive_seed(seed, "member", k))
-        for k, member in enumerate(estimator.members)
-    ]
-    return replace(logs[0], seconds=sum(log.seconds for log in logs))
+    return train_ensemble(estimator.estimators, events, config.trainer, config.optimizer, config.ensemble, seed)

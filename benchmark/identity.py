@@ -12,7 +12,7 @@ from touchneedle.toys.base import build_toy
 
 # Raised when the same configuration would train (or score) to other numbers.
 TRAINING_VERSION = 1
-METRICS_VERSION = 4
+METRICS_VERSION = 5
 NOT_IN_IDENTITY = ("name", "accelerator", "progress", "threads")
 
 
@@ -30,11 +30,17 @@ def identify(config: ExperimentConfig) -> tuple[str, str]:
         "design": config.design,
         "trainer": _identity(asdict(config.trainer)),
         "optimizer": asdict(config.optimizer),
-        "ensemble": config.ensemble.members,
+        "ensemble": _ensemble(config),
         "seed": config.seed,
     }
     fit_id = hash_identity(training)
     return fit_id, hash_identity({"fit": fit_id, "evaluation": _identity(asdict(config.evaluation)), "metrics": METRICS_VERSION})
+
+
+def _ensemble(config: ExperimentConfig) -> Any:
+    """One network is one network, whatever the other options say."""
+    ensemble = config.ensemble
+    return 1 if ensemble.members == 1 else [ensemble.members, ensemble.resample, ensemble.combine]
 
 
 def _origin(config: ExperimentConfig) -> list[str]:

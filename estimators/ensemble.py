@@ -1,11 +1,13 @@
-"""An ensemble of estimators of one kind: the mean of their log_ratio.
+"""Ensembles of estimators of one kind: the mean of their log_ratio, or the average of their likelihoods.
 
-The mean of log ratios is a geometric mean of ratios, so it is not normalised even if its members are.
-Members are trained one by one, each by its own loss.
+The mean of log ratios is a geometric mean of ratios, so it is not normalised even if its members are. The averaged
+likelihood of a set of events is a Bayesian model average with equal weights (factorizable normalising flows,
+arXiv:2602.13184, average the members of a bootstrap so): where members disagree it is wider than any of them.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import ClassVar
 
@@ -14,6 +16,7 @@ from torch import Tensor, nn
 
 from touchneedle.conf.errors import InputError
 from touchneedle.estimators.base import Capability, Estimator, Stage
+from touchneedle.toys.base import Events
 
 
 class Ensemble(Estimator):
@@ -27,15 +30,48 @@ class Ensemble(Estimator):
         super().__init__(members[0].spec, members[0].config)
         self.members = nn.ModuleList(members)
 
+    @property
+    def estimators(self) -> list[Estimator]:
+        """The members."""
+        return [member for member in self.members if isinstance(member, Estimator)]
+
     def stages(self) -> tuple[Stage, ...]:
-        """None: members are trained one by one."""
+        """None: members are trained as what they are."""
         return ()
 
+    def spread(self, x: Tensor, theta: Tensor) -> Tensor:
+        """Standard deviation of log_ratio over members (n,), with K - 1 in the denominator; NaN for one member.
+
+        Of a bootstrap it estimates the statistical error of log_ratio from the finite training sample; of different
+        initial weights, that of the training's own randomness (the mean's is smaller by sqrt(K)).
+        """
+        return torch.stack([member.log_ratio(x, theta) for member in self.estimators]).std(0)
+
     def _log_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
-        return torch.stack([member._log_ratio(x, theta) for member in self._estimators()]).mean(0)
+        return torch.stack([member._log_ratio(x, theta) for member in self.estimators]).mean(0)
 
     def _log_ratio_grid(self, x: Tensor, theta: Tensor) -> Tensor:
-        return torch.stack([member._log_ratio_grid(x, theta) for member in self._estimators()]).mean(0)
+        return torch.stack([member._log_ratio_grid(x, theta) for member in self.estimators]).mean(0)
 
-    def _estimators(self) -> list[Estimator]:
-        return [member for member in self.members if isinstance(member, Estimator)]
+
+class AveragedEnsemble(Ensemble):
+    """ln L(theta) - ln L(theta_0) of a set of events = log mean over members of exp of theirs.
+
+    For one event that is the log of the mean ratio, so normalised members give a normalised ratio.
+    """
+
+    additive: ClassVar[bool] = False
+
+    def log_likelihood_ratio(self, events: Events, theta: Tensor) -> Tensor:
+        """Log of the members' mean likelihood ratio of the set, at theta (m, p): shape (m,)."""
+        return _log_mean([member.log_likelihood_ratio(events, theta) for member in self.estimators])
+
+    def _log_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
+        return _log_mean([member._log_ratio(x, theta) for member in self.estimators])
+
+    def _log_ratio_grid(self, x: Tensor, theta: Tensor) -> Tensor:
+        return _log_mean([member._log_ratio_grid(x, theta) for member in self.estimators])
+
+
+def _log_mean(values: list[Tensor]) -> Tensor:
+    return torch.stack(values).logsumexp(0) - math.log(len(values))

@@ -117,7 +117,7 @@ def exact_fits(
 ) -> ProfileFits:
     """Fit the chosen pseudo-experiments (e,) by the estimator itself, in float64, from starts (s, e, p).
 
-    ``scale`` is a covariance (p, p) that sets first steps.
+    ``scale`` is a covariance that sets first steps, (p, p) or one for each (e, p, p).
     """
     objective = pseudo_objective(estimator, experiments, terms)
     chosen = Problem(lambda theta, some: objective(theta, rows[some]), terms, scale)

@@ -48,7 +48,6 @@ def find_centre(
     reference = reference_rate(rates, experiments.theta_true)
     terms = ExactTerms(parameters, rates, reference, limits=fit_limits(estimator))
     metric = score_covariance(estimator, experiments, terms, max_events) if metric is None else metric
-    metric = score_covariance(estimator, experiments, terms, max_events) if metric is None else metric
     guess = metric if metric is not None else prior_covariance(parameters, experiments.n_events)
     centre = Centre(experiments.theta_true, guess, terms)
     inside = False

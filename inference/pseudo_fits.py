@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from touchneedle.estimators.base import Estimator
-from touchneedle.inference.batched import ProfileFits, exact_fits, profile_fits
+from touchneedle.inference.batched import Problem, ProfileFits, exact_fits, profile_fits, pseudo_objective
 from touchneedle.inference.centre import find_centre, pool_problem
 from touchneedle.inference.likelihood import check_additive
 from touchneedle.inference.maximise import covariance_of, sigma_of
@@ -75,7 +75,7 @@ class PseudoFits:
         method: how most were fitted.
         share_outside: share of the surface's fits that left its ball, freely or constrained, and were refitted
             exactly; 0 for batched fits.
-        check_rms: rms over the checked fits and parameters of (surface - exact), in sigma; NaN without surface.
+        check_rms: rms over the checked fits and parameters of (surface - exact), in the surface's sigma; NaN without surface.
         check_count: number of fits it was measured on.
         surface_failed: the surface was tried and given up.
         surface: the surface in use; None for batched fits.
@@ -167,27 +167,40 @@ class _Run:
         fits = self._surface_fits(surface)
         runaway, outside = self._outside(surface, fits)
         share = float(outside.double().mean())
-        check_rows = (~runaway).nonzero().flatten()[: self.options.n_check]
-        checked = self._exact(check_rows, fits.theta[check_rows][None])
-        rms, count = check_rms(fits, checked, check_rows)
+        good = ~runaway & fits.valid
+        rms, count = self._check(fits, good.nonzero().flatten()[: self.options.n_check])
         if not rms <= self.options.max_check_rms or float(runaway.double().mean()) > self.options.max_outside:
-            return replace(self.batched(), share_outside=share, check_rms=rms, check_count=count, surface_failed=True)
-        fits = merge(fits, checked, check_rows)
-        outside[check_rows] = False
+            return replace(self.batched(fits, good), share_outside=share, check_rms=rms, check_count=count, surface_failed=True)
         kept = int((outside.cumsum(0) <= self.options.max_exact).sum())
         fits, outside = first(fits, kept), outside[:kept]
         outside_rows = outside.nonzero().flatten()
         if len(outside_rows):
-            fits = merge(fits, self._exact(outside_rows, self._starts(len(outside_rows))), outside_rows)
-        exact = outside.clone()
-        exact[check_rows[check_rows < kept]] = True
+            fits = merge(fits, self._exact(outside_rows, self._starts(len(outside_rows)), self.centre.covariance), outside_rows)
         pool_theta, pool_covariance = self._surface_pool(surface)
-        return self._packed(fits, exact, pool_theta, pool_covariance, surface, share, rms, count)
+        return self._packed(fits, outside, pool_theta, pool_covariance, surface, share, rms, count)
 
-    def batched(self) -> PseudoFits:
-        """All fits (at most ``max_exact``) by the exact likelihood."""
+    def _check(self, fits: ProfileFits, rows: Tensor) -> tuple[float, int]:
+        """Rms of (surface - exact) over these fits (e,) and parameters, in sigma, and the number of exact maxima found.
+
+        The exact fits start on the surface, with its curvature: a few steps. NaN if most of them failed.
+        """
+        objective = pseudo_objective(self.estimator, self.experiments, self.centre.terms)
+        problem = Problem(lambda theta, some: objective(theta, rows[some]), self.centre.terms, fits.covariance[rows])
+        maxima = problem.maximise(fits.theta[rows])
+        found = maxima.converged
+        if not len(rows) or 2 * int(found.sum()) < len(rows):
+            return torch.nan, int(found.sum())
+        difference = (fits.theta[rows] - maxima.theta)[found] / fits.sigma[rows][found]
+        return float(difference.square().mean().sqrt()), int(found.sum())
+
+    def batched(self, near: ProfileFits | None = None, good: Tensor | None = None) -> PseudoFits:
+        """All fits (at most ``max_exact``) by the exact likelihood; those that are ``good`` (E,) start at fits ``near`` them."""
         rows = torch.arange(min(len(self.experiments), self.options.max_exact))
-        fits = self._exact(rows, self._starts(len(rows)))
+        starts, scale = self._starts(len(rows)), self.centre.covariance
+        if near is not None and good is not None:
+            starts = torch.cat([torch.where(good[rows, None], near.theta[rows], starts[0])[None], starts[1:]])
+            scale = torch.where(good[rows, None, None], near.covariance[rows], scale)
+        fits = self._exact(rows, starts, scale)
         problem = pool_problem(self.estimator, self.experiments, self.centre)
         maxima = problem.maximise(self.centre.theta[None])
         covariance = covariance_of(problem.curvature(maxima.theta))[0]
@@ -217,8 +230,8 @@ class _Run:
         points = torch.stack([self.centre.theta, self.experiments.theta_true])[: self.options.n_starts]
         return points[:, None].expand(-1, count, -1)
 
-    def _exact(self, rows: Tensor, starts: Tensor) -> ProfileFits:
-        return exact_fits(self.estimator, self.experiments, self.centre.terms, rows, starts, self.centre.covariance)
+    def _exact(self, rows: Tensor, starts: Tensor, scale: Tensor) -> ProfileFits:
+        return exact_fits(self.estimator, self.experiments, self.centre.terms, rows, starts, scale)
 
     def _packed(
         self,
@@ -251,15 +264,6 @@ class _Run:
 
 
 _COLUMNS = ("theta", "covariance", "value", "t_true", "conditional", "valid")
-
-
-def check_rms(fits: ProfileFits, checked: ProfileFits, rows: Tensor) -> tuple[float, int]:
-    """Rms of (surface - exact) over checked fits and parameters, in exact sigma; NaN if most exact fits failed."""
-    valid = checked.valid
-    if not len(rows) or 2 * int(valid.sum()) < len(rows):
-        return torch.nan, int(valid.sum())
-    difference = (fits.theta[rows] - checked.theta)[valid] / checked.sigma[valid]
-    return float(difference.square().mean().sqrt()), int(valid.sum())
 
 
 def first(fits: ProfileFits, count: int) -> ProfileFits:

@@ -21,7 +21,7 @@ ALLOWED = {
     "inference": ("conf", "toys.base", "estimators.base", "estimators.interpolation"),
     "reports": ("conf", "benchmark.records", "benchmark.config", "benchmark.verdicts"),
 }
-OWNERS = {"lightning": "benchmark/train.py", "hydra": "benchmark/sweep.py"}
+OWNERS = {"lightning": "benchmark/training_loop.py", "hydra": "benchmark/sweep.py"}
 
 
 def python_files(room: str) -> list[Path]:

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from touchneedle.benchmark.config import OptimizerConfig, TrainerConfig
 from touchneedle.benchmark.data import make_events
-from touchneedle.benchmark.train import NonFiniteLoss, train
+from touchneedle.benchmark.train import train
+from touchneedle.benchmark.training_loop import NonFiniteLoss
 from touchneedle.conf.errors import InputError, SkipCell
 from touchneedle.estimators.base import Estimator, Stage, build_estimator
 from touchneedle.toys.base import Events, build_toy

@@ -1,0 +1,232 @@
+"""The training loop of one stage: the only importer of Lightning.
+
+Events stay in memory and are batched by index (a DataLoader over single events costs several times
+more per step). The weights of the best validation loss are kept.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import sys
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import lightning.pytorch as pl
+import torch
+from lightning.pytorch.callbacks import TQDMProgressBar
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from touchneedle.benchmark.config import OptimizerConfig, TrainerConfig
+from touchneedle.benchmark.members import Trainee
+from touchneedle.benchmark.training_log import TrainingLog
+from touchneedle.conf.errors import InputError
+from touchneedle.estimators.base import Stage
+from touchneedle.toys.base import Events
+
+VALIDATION_BATCH = 8_192
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "nadam": torch.optim.NAdam, "radam": torch.optim.RAdam}
+# These look at all weights at once, so that stacked members would disturb each other.
+NOT_BY_ELEMENT: tuple[str, ...] = ()
+
+
+class NonFiniteLoss(InputError):
+    """Training stopped because the loss became infinite or not a number."""
+
+
+def events_of(stage: Stage, events: Events) -> Events:
+    """Those that a stage trains on."""
+    return events if stage.event_filter is None else events[stage.event_filter(events)]
+
+
+def run_stage(
+    trainee: Trainee,
+    stage: Stage,
+    training: Events,
+    validation: Events,
+    trainer: TrainerConfig,
+    optimizer: OptimizerConfig,
+    seed: int,
+    log: TrainingLog,
+) -> None:
+    """Train one stage in place and add its losses to the log; raises `NonFiniteLoss` with the stage, epoch and step."""
+    training, validation = events_of(stage, training), events_of(stage, validation)
+    module = _StageModule(trainee, stage.name, training, validation, trainer, optimizer, seed)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", module="lightning")
+        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+        _lightning_trainer(trainer).fit(module, module.batches(), module.validation_batches())
+    trainee.restore(module.selection.best)
+    log.stages += [stage.name] * len(module.train_losses)
+    log.train_loss += module.train_losses
+    log.validation_loss += module.validation_losses
+    log.stopped = module.reason or f"{trainer.max_epochs} epochs"
+
+
+def _lightning_trainer(trainer: TrainerConfig) -> pl.Trainer:
+    show = trainer.progress and sys.stderr.isatty()
+    return pl.Trainer(
+        accelerator=trainer.accelerator,
+        devices=1,
+        max_epochs=trainer.max_epochs,
+        gradient_clip_val=trainer.gradient_clip,
+        callbacks=[TQDMProgressBar(refresh_rate=20, leave=False)] if show else [],
+        logger=False,
+        enable_checkpointing=False,
+        enable_model_summary=False,
+        enable_progress_bar=show,
+        num_sanity_val_steps=0,
+        # A loss may take gradients in theta, which inference mode forbids in validation.
+        inference_mode=False,
+        use_distributed_sampler=False,
+    )
+
+
+class _IndexBatches(IterableDataset[Tensor]):
+    """Batches of event indices, reshuffled every epoch by an explicit generator; all in one step for validation."""
+
+    def __init__(self, n: int, size: int, generator: torch.Generator | None) -> None:
+        self.n, self.size, self.generator = n, size, generator
+
+    def __len__(self) -> int:
+        return math.ceil(self.n / self.size)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        order = torch.arange(self.n) if self.generator is None else torch.randperm(self.n, generator=self.generator)
+        yield from order.split(self.size)
+
+
+class _StageModule(pl.LightningModule):
+    """One stage of a training as Lightning sees it; keeps each member's weights of the best validation loss."""
+
+    def __init__(
+        self,
+        trainee: Trainee,
+        stage: str,
+        training: Events,
+        validation: Events,
+        trainer: TrainerConfig,
+        optimizer: OptimizerConfig,
+        seed: int,
+    ) -> None:
+        super().__init__()
+        self.trainee = trainee
+        self.stage, self.training_events, self.validation_events = stage, training, validation
+        self.trainer_config, self.optimizer_config, self.seed = trainer, optimizer, seed
+        self.loss_generator = torch.Generator().manual_seed(seed)
+        self.train_losses: list[float] = []
+        self.validation_losses: list[float] = []
+        self.selection, self.reason = _Selection(trainer.patience), ""
+        self._sums: dict[str, _Sum] = {"train": _Sum(), "validation": _Sum()}
+
+    def batches(self) -> DataLoader[Tensor]:
+        shuffle = torch.Generator().manual_seed(self.seed + 1)
+        return _loader(_IndexBatches(len(self.training_events), self.trainer_config.batch_size, shuffle))
+
+    def validation_batches(self) -> DataLoader[Tensor]:
+        return _loader(_IndexBatches(len(self.validation_events), VALIDATION_BATCH, None))
+
+    def on_fit_start(self) -> None:
+        self.training_events = self.training_events.to(self.device)
+        self.validation_events = self.validation_events.to(self.device)
+
+    def training_step(self, index: Tensor, batch_index: int) -> Tensor:
+        loss = self._mean_loss("train", self.training_events[index], index, self.loss_generator)
+        if not bool(torch.isfinite(loss)):
+            raise NonFiniteLoss(
+                f"stage {self.stage}: the loss became {loss.item()} in epoch {self.current_epoch}, step {batch_index}; "
+                f"lower optimizer.learning_rate (now {self.optimizer_config.learning_rate:g}) or check the features"
+            )
+        return loss
+
+    def on_validation_epoch_start(self) -> None:
+        # The same draws in every epoch, so that epochs can be compared.
+        self.validation_generator = torch.Generator().manual_seed(self.seed + 2)
+
+    def validation_step(self, index: Tensor, batch_index: int) -> None:
+        self._mean_loss("validation", self.validation_events[index], None, self.validation_generator)
+
+    def on_train_epoch_end(self) -> None:
+        self.train_losses.append(self._sums["train"].take_means()[0])
+
+    def on_validation_epoch_end(self) -> None:
+        means = self._sums["validation"].take_means()
+        self.validation_losses.append(means[0])
+        self.selection.see(means, self.trainee)
+        if self.selection.all_stopped:
+            self.reason = f"no better validation loss for {self.trainer_config.patience} epochs"
+            self.trainer.should_stop = True
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: Any = None
+    ) -> None:
+        if gradient_clip_val:
+            self.trainee.clip_gradients(gradient_clip_val)
+
+    def configure_optimizers(self) -> Any:
+        config = self.optimizer_config
+        optimizer = OPTIMIZERS[config.name](self.trainee.trained(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        if config.schedule == "constant":
+            return optimizer
+        steps = self.trainer_config.max_epochs * math.ceil(len(self.training_events) / self.trainer_config.batch_size)
+        schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+    def _mean_loss(self, part: str, events: Events, rows: Tensor | None, generator: torch.Generator) -> Tensor:
+        """Mean over events, summed over members: their gradients do not mix."""
+        losses = self.trainee.losses(events, rows, generator)
+        self._sums[part].add(losses)
+        return losses.mean(1).sum()
+
+
+class _Sum:
+    """Running mean of the members' losses in one epoch."""
+
+    def __init__(self) -> None:
+        self.total, self.count = torch.zeros(1, dtype=torch.float64), 0
+
+    def add(self, losses: Tensor) -> None:
+        """Losses of one batch (K, n)."""
+        self.total = self.total + losses.detach().double().sum(1).cpu()
+        self.count += losses.shape[1]
+
+    def take_means(self) -> list[float]:
+        """Means of the members; the sum starts anew."""
+        means = (self.total / max(self.count, 1)).tolist()
+        self.__init__()
+        return means
+
+
+class _Selection:
+    """The best epoch of each member by validation loss; a member that ran out of patience keeps what it had."""
+
+    def __init__(self, patience: int) -> None:
+        self.patience, self.epoch = patience, -1
+        self.best: list[dict[str, Any]] = []
+        self.loss: list[float] = []
+        self.best_epoch: list[int] = []
+        self.stopped: list[bool] = []
+
+    @property
+    def all_stopped(self) -> bool:
+        return all(self.stopped)
+
+    def see(self, losses: list[float], trainee: Trainee) -> None:
+        """Validation losses of one epoch."""
+        self.epoch += 1
+        if not self.best:
+            self.best, self.loss = trainee.states(), losses
+            self.best_epoch, self.stopped = [self.epoch] * len(losses), [False] * len(losses)
+            return
+        better = [k for k, loss in enumerate(losses) if loss < self.loss[k] and not self.stopped[k]]
+        states = trainee.states() if better else []
+        for k in better:
+            self.best[k], self.loss[k], self.best_epoch[k] = states[k], losses[k], self.epoch
+        self.stopped = [self.epoch - epoch >= self.patience for epoch in self.best_epoch]
+
+
+def _loader(batches: _IndexBatches) -> DataLoader[Tensor]:
+    # Its own generator: a DataLoader otherwise draws from the global random state.
+    return DataLoader(batches, batch_size=None, generator=torch.Generator().manual_seed(0))

@@ -1,0 +1,108 @@
+"""Ensembles: a stacked pass trains like one after the other, bootstrap weights, spread, averaged likelihoods."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+
+from touchneedle.benchmark.config import EnsembleConfig, OptimizerConfig, TrainerConfig
+from touchneedle.benchmark.data import make_events
+from touchneedle.benchmark.members import can_stack
+from touchneedle.benchmark.train import train, train_ensemble
+from touchneedle.estimators.base import Estimator, build_estimator
+from touchneedle.estimators.ensemble import AveragedEnsemble, Ensemble
+from touchneedle.toys.base import Events, build_toy
+
+FAST = TrainerConfig(max_epochs=3, batch_size=128, progress=False, accelerator="cpu", patience=1)
+TOY = build_toy("gaussian_shift")
+# A large learning rate: gradients are clipped, and members run out of patience in different epochs.
+OPTIMIZER = OptimizerConfig(learning_rate=2e-2)
+
+
+def built(name: str, seed: int, **params: object) -> Estimator:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build_estimator(name, TOY.spec, **params)
+
+
+@pytest.fixture(scope="module")
+def events() -> Events:
+    return make_events(TOY, 1_000, "prior", 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("ratio_bce", {"hidden": (8,)}),
+        ("posterior_flow", {"hidden": (8,), "components": 2}),
+        ("zuko_nsf", {"hidden_features": (8,), "transforms": 1, "bins": 4}),
+    ],
+)
+@pytest.mark.parametrize("resample", ["seed", "bootstrap"])
+def test_a_stacked_pass_trains_like_one_after_the_other(events: Events, name: str, params: dict[str, object], resample: str) -> None:
+    config = EnsembleConfig(members=3, resample=resample)  # type: ignore[arg-type]
+    trainer = replace(FAST, max_epochs=6, gradient_clip=0.05)
+    trained, logs = [], []
+    for stacked in ("yes", "no"):
+        members = [built(name, k if resample == "seed" else 0, **params) for k in range(3)]
+        logs.append(train_ensemble(members, events, trainer, OPTIMIZER, replace(config, stacked=stacked), 1))
+        trained.append(members)
+    assert can_stack(trained[0], events)
+    for together, alone in zip(*trained, strict=True):
+        for first, second in zip(together.parameters(), alone.parameters(), strict=True):
+            torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-4)
+    answers = torch.stack([member.log_ratio(events.x[:5], events.theta[:5]) for member in trained[0]])
+    assert (answers.std(0) > 1e-3).all()
+    shared = min(len(log.validation_loss) for log in logs)
+    assert logs[0].validation_loss[:shared] == pytest.approx(logs[1].validation_loss[:shared], abs=1e-4)
+
+
+def test_the_first_member_is_trained_as_if_it_were_alone(events: Events) -> None:
+    alone, *members = [built("ratio_bce", seed, hidden=(8,)) for seed in (0, 0, 1)]
+    train(alone, events, FAST, OPTIMIZER, 1)
+    train_ensemble(members, events, FAST, OPTIMIZER, EnsembleConfig(members=2), 1)
+    assert all(torch.equal(*pair) for pair in zip(alone.parameters(), members[0].parameters(), strict=True))
+
+
+def test_what_reads_data_in_its_loss_is_trained_one_after_the_other() -> None:
+    toy = build_toy("signed_mixture")
+    events = make_events(toy, 1_000, "prior", 0)
+    members = [build_estimator("ratio_signed_mixture", toy.spec) for _ in range(2)]
+    for member in members:
+        member.prepare(events)
+    assert not can_stack(members, events)
+    before = [p.clone() for p in members[1].parameters()]
+    train_ensemble(members, events, replace(FAST, max_epochs=1), OptimizerConfig(), EnsembleConfig(members=2, stacked="yes"), 0)
+    assert any(not torch.equal(old, new) for old, new in zip(before, members[1].parameters(), strict=True))
+
+
+def test_closed_form_members_of_a_bootstrap_spread_like_fits_of_other_events() -> None:
+    n_members, n_sets = 200, 200
+    x, theta = make_events(TOY, 6, "prior", 9).x, make_events(TOY, 6, "prior", 9).theta
+
+    def answer(estimator: Estimator) -> Tensor:
+        return estimator.log_ratio(x, theta)
+
+    members = [build_estimator("best_gaussian", TOY.spec) for _ in range(n_members)]
+    train_ensemble(members, make_events(TOY, 2_000, "prior", 0), FAST, OptimizerConfig(), EnsembleConfig(resample="bootstrap"), 0)
+    others = [build_estimator("best_gaussian", TOY.spec) for _ in range(n_sets)]
+    for seed, other in enumerate(others):
+        train(other, make_events(TOY, 2_000, "prior", 100 + seed), FAST, OptimizerConfig(), 0)
+    spread = Ensemble(members).spread(x, theta)
+    expected = torch.stack([answer(other) for other in others]).std(0)
+    # Errors of two standard deviations, and the O(1/sqrt(N)) by which one sample's bootstrap misses the population's.
+    error = math.sqrt(0.5 / n_members + 0.5 / n_sets + 1.0 / 2_000)
+    assert ((spread / expected).log().abs() < 4 * error).all()
+
+
+def test_an_averaged_likelihood_is_the_mean_over_members(events: Events) -> None:
+    members = [built("ratio_bce", seed, hidden=(8,)).double() for seed in range(3)]
+    ensemble = AveragedEnsemble(members).double()
+    points = events.theta[:4]
+    sums = torch.stack([member.log_likelihood_ratio(events[:50], points) for member in members])
+    torch.testing.assert_close(ensemble.log_likelihood_ratio(events[:50], points), sums.exp().mean(0).log())
+    single = torch.stack([member.log_ratio(events.x, events.theta) for member in members])
+    torch.testing.assert_close(ensemble.log_ratio(events.x, events.theta), single.exp().mean(0).log())
+    assert not ensemble.additive
