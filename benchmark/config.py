@@ -85,6 +85,7 @@ class TrainerConfig:
         accelerator: ``auto``, ``cpu`` or ``gpu``; does not enter the run's identity.
         threads: CPU threads of torch; 0 leaves torch's own choice.
         progress: show a progress bar on a terminal.
+        start: run_id, in the same results folder, whose weights training starts from; "" for fresh ones.
     """
 
     name: str = "default"
@@ -96,13 +97,18 @@ class TrainerConfig:
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     threads: NonNegativeInt = 0
     progress: bool = True
+    start: str = ""
 
 
 @dataclass
 class OptimizerConfig:
-    """The optimiser and its learning-rate schedule."""
+    """The optimiser and its learning-rate schedule.
 
-    name: Literal["adam", "adamw", "nadam", "radam"] = "adamw"
+    Attributes:
+        name: of ``torch.optim``, or ``energy_conserving`` (its learning rate is the length of a step in the space of all weights).
+    """
+
+    name: Literal["adam", "adamw", "nadam", "radam", "energy_conserving"] = "adamw"
     learning_rate: PositiveFloat = 2e-3
     weight_decay: NonNegativeFloat = 1e-2
     schedule: Literal["constant", "cosine"] = "cosine"

@@ -6,14 +6,16 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from touchneedle.benchmark.config import ExperimentConfig
 from touchneedle.benchmark.data import make_events
 from touchneedle.benchmark.identity import identify
+from touchneedle.benchmark.records import read_record, record_path
 from touchneedle.benchmark.seeding import derive_seed
-from touchneedle.benchmark.store import clear_unfinished_fit, load_fit, save_fit
+from touchneedle.benchmark.store import clear_unfinished_fit, load_fit, load_weights, save_fit
 from touchneedle.benchmark.training_log import TrainingLog
-from touchneedle.conf.errors import SkipCell
+from touchneedle.conf.errors import InputError, SkipCell
 from touchneedle.estimators.base import Estimator, build_estimator
 from touchneedle.estimators.ensemble import AveragedEnsemble, Ensemble
 from touchneedle.toys.base import Events, Toy
@@ -94,5 +96,22 @@ def _train_members(estimator: Estimator, events: Events, config: ExperimentConfi
     from touchneedle.benchmark.train import train, train_ensemble
 
     if not isinstance(estimator, Ensemble):
-        return train(estimator, events, config.trainer, config.optimizer, seed)
-    return train_ensemble(estimator.estimators, events, config.trainer, config.optimizer, config.ensemble, seed)
+        return train(estimator, events, config.trainer, config.optimizer, seed, start_of(config))
+    return train_ensemble(estimator.estimators, events, config.trainer, config.optimizer, config.ensemble, seed, start_of(config))
+
+
+def start_of(config: ExperimentConfig) -> dict[str, Tensor] | None:
+    """The weights of the run that training starts from (one network of the same estimator); None without.
+
+    Raises `InputError` if the run or its weights are not in the results folder.
+    """
+    if not config.trainer.start:
+        return None
+    results = Path(config.results)
+    record = read_record(record_path(results, config.trainer.start))
+    tensors = load_weights(results, record.fit_id)
+    if tensors is None:
+        raise InputError(f"trainer.start={config.trainer.start}: no weights under {results}/fits/{record.fit_id}; run that cell again")
+    if record.estimator.name != config.estimator.name:
+        raise InputError(f"trainer.start={config.trainer.start}: expected weights of {config.estimator.name}; got {record.estimator.name}")
+    return tensors

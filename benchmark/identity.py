@@ -55,4 +55,5 @@ def _toy_options(toy_class: Any, config: ExperimentConfig) -> dict[str, Any]:
 
 
 def _identity(values: dict[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in values.items() if name not in NOT_IN_IDENTITY}
+    # Without pre-training there is nothing to tell: identities are those from before it could be chosen.
+    return {name: value for name, value in values.items() if name not in NOT_IN_IDENTITY and (name, value) != ("start", "")}

@@ -24,6 +24,7 @@ from filelock import FileLock, Timeout
 from pydantic import TypeAdapter
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch import Tensor
 
 from touchneedle.benchmark.metrics.scores import Table
 from touchneedle.benchmark.records import write_atomically
@@ -107,11 +108,17 @@ def save_fit(results: Path, fit_id: str, estimator: Estimator, log: TrainingLog)
 
 def load_fit(results: Path, fit_id: str, estimator: Estimator) -> TrainingLog | None:
     """Restore weights kept by `save_fit`; None if there are none."""
-    folder = results / "fits" / fit_id
-    if not (folder / "training.json").is_file():
+    tensors = load_weights(results, fit_id)
+    if tensors is None:
         return None
-    estimator.load_tensors(load_file(folder / "weights.safetensors"))
-    return TypeAdapter(TrainingLog).validate_json((folder / "training.json").read_bytes())
+    estimator.load_tensors(tensors)
+    return TypeAdapter(TrainingLog).validate_json((results / "fits" / fit_id / "training.json").read_bytes())
+
+
+def load_weights(results: Path, fit_id: str) -> dict[str, Tensor] | None:
+    """The tensors kept by `save_fit`; None if there are none."""
+    folder = results / "fits" / fit_id
+    return load_file(folder / "weights.safetensors") if (folder / "training.json").is_file() else None
 
 
 def write_table(path: Path, content: Table, schema: dict[str, pa.DataType] | None = None) -> None:

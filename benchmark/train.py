@@ -6,7 +6,7 @@ A method without stages is fitted in ``prepare`` alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import torch
@@ -21,19 +21,30 @@ from touchneedle.conf.errors import InputError, SkipCell
 from touchneedle.estimators.base import Estimator, Stage
 from touchneedle.toys.base import Events, EventSource, collect
 
+Start = Mapping[str, Tensor] | None
+"""A ``state_dict`` to start from, or None for the weights that the estimator has."""
 
-def train(estimator: Estimator, source: EventSource, trainer: TrainerConfig, optimizer: OptimizerConfig, seed: int) -> TrainingLog:
+
+def train(
+    estimator: Estimator,
+    source: EventSource,
+    trainer: TrainerConfig,
+    optimizer: OptimizerConfig,
+    seed: int,
+    start: Start = None,
+) -> TrainingLog:
     """Train ``estimator`` in place on a source of events and return the log.
 
     Args:
         seed: derives shuffling and the randomness of the loss; initial weights come with the estimator.
+        start: weights of another training to begin with.
 
     Raises:
         NonFiniteLoss: with the stage, epoch and step.
         SkipCell: if a stage has no events.
     """
     events = _checked(source)
-    return _train_alone(estimator, events, events.weight, trainer, optimizer, seed)
+    return _train_alone(estimator, events, events.weight, trainer, optimizer, seed, start)
 
 
 def train_ensemble(
@@ -43,6 +54,7 @@ def train_ensemble(
     optimizer: OptimizerConfig,
     ensemble: EnsembleConfig,
     seed: int,
+    start: Start = None,
 ) -> TrainingLog:
     """Train members of one kind in place; the log is that of the first, with the seconds of all.
 
@@ -53,14 +65,14 @@ def train_ensemble(
     events = _checked(source)
     weights = [_resampled(events.weight, ensemble, seed, k) for k in range(len(members))]
     if not _together(ensemble, trainer):
-        return _one_by_one(members, events, weights, trainer, optimizer, seed)
-    start = time.perf_counter()
+        return _one_by_one(members, events, weights, trainer, optimizer, seed, start)
+    begun = time.perf_counter()
     training, validation = _split(events, trainer.validation_fraction)
     kept = _split_rows(len(events), trainer.validation_fraction)[0]
     for member, weight in zip(members, weights, strict=True):
-        member.prepare(training.with_weight(weight[kept]) if member.stages() else events.with_weight(weight))
+        _prepare(member, training.with_weight(weight[kept]) if member.stages() else events.with_weight(weight), start)
     if optimizer.name in NOT_BY_ELEMENT or not can_stack(members, training):
-        return _one_by_one(members, events, weights, trainer, optimizer, seed)
+        return _one_by_one(members, events, weights, trainer, optimizer, seed, start)
     own = torch.stack(weights)[:, kept] if ensemble.resample == "bootstrap" else None
     log = TrainingLog()
     _check_stages(members[0].stages(), training, validation)
@@ -68,7 +80,7 @@ def train_ensemble(
         chosen = own if own is None or stages[0].event_filter is None else own[:, stages[0].event_filter(training)]
         with members_frozen_but(members, stages):
             run_stage(StackedMembers(members, stages, chosen), stages[0], training, validation, trainer, optimizer, seed, log)
-    return _finished(members, validation, log, start)
+    return _finished(members, validation, log, begun)
 
 
 def _one_by_one(
@@ -78,33 +90,46 @@ def _one_by_one(
     trainer: TrainerConfig,
     optimizer: OptimizerConfig,
     seed: int,
+    start: Start,
 ) -> TrainingLog:
     pairs = zip(members, weights, strict=True)
-    logs = [_train_alone(member, events, weight, trainer, optimizer, seed) for member, weight in pairs]
+    logs = [_train_alone(member, events, weight, trainer, optimizer, seed, start) for member, weight in pairs]
     return replace(logs[0], seconds=sum(log.seconds for log in logs))
 
 
 def _train_alone(
-    estimator: Estimator, events: Events, weight: Tensor, trainer: TrainerConfig, optimizer: OptimizerConfig, seed: int
+    estimator: Estimator,
+    events: Events,
+    weight: Tensor,
+    trainer: TrainerConfig,
+    optimizer: OptimizerConfig,
+    seed: int,
+    start: Start,
 ) -> TrainingLog:
     """Train on events with weights (n,) of this estimator's own; validation events keep theirs."""
     log = TrainingLog()
-    start = time.perf_counter()
+    begun = time.perf_counter()
     own = events.with_weight(weight)
     training, validation = _split(own, trainer.validation_fraction)[0], _split(events, trainer.validation_fraction)[1]
-    estimator.prepare(training if estimator.stages() else own)
+    _prepare(estimator, training if estimator.stages() else own, start)
     _check_stages(estimator.stages(), training, validation)
     for stage in estimator.stages():
         with members_frozen_but([estimator], [stage]):
             run_stage(OneMember(estimator, stage), stage, training, validation, trainer, optimizer, seed, log)
-    return _finished([estimator], validation, log, start)
+    return _finished([estimator], validation, log, begun)
 
 
-def _finished(members: Sequence[Estimator], validation: Events, log: TrainingLog, start: float) -> TrainingLog:
+def _prepare(estimator: Estimator, events: Events, start: Start) -> None:
+    estimator.prepare(events)
+    if start is not None:
+        estimator.start_from(start)
+
+
+def _finished(members: Sequence[Estimator], validation: Events, log: TrainingLog, begun: float) -> TrainingLog:
     for member in members:
         member.eval()
         member.finish(validation)
-    log.seconds = time.perf_counter() - start
+    log.seconds = time.perf_counter() - begun
     return log
 
 

@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from touchneedle.benchmark.config import OptimizerConfig, TrainerConfig
+from touchneedle.benchmark.energy_conserving import EnergyConserving
 from touchneedle.benchmark.members import Trainee
 from touchneedle.benchmark.training_log import TrainingLog
 from touchneedle.conf.errors import InputError
@@ -27,9 +28,15 @@ from touchneedle.estimators.base import Stage
 from touchneedle.toys.base import Events
 
 VALIDATION_BATCH = 8_192
-OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "nadam": torch.optim.NAdam, "radam": torch.optim.RAdam}
+OPTIMIZERS: dict[str, Any] = {
+    "adam": torch.optim.Adam,
+    "adamw": torch.optim.AdamW,
+    "nadam": torch.optim.NAdam,
+    "radam": torch.optim.RAdam,
+    "energy_conserving": EnergyConserving,
+}
 # These look at all weights at once, so that stacked members would disturb each other.
-NOT_BY_ELEMENT: tuple[str, ...] = ()
+NOT_BY_ELEMENT = ("energy_conserving",)
 
 
 class NonFiniteLoss(InputError):
