@@ -134,6 +134,20 @@ class EnsembleConfig:
 
 
 @dataclass
+class TuningConfig:
+    """A search for options, judged by the validation loss.
+
+    Attributes:
+        trials: configurations tried, the given one included; 0 for no search.
+        space: values to choose from, by option: ``optimizer.NAME``, ``trainer.NAME`` or ``estimator.NAME``.
+    """
+
+    name: str = "none"
+    trials: NonNegativeInt = 0
+    space: dict[str, Annotated[list[Any], Field(min_length=1)]] = field(default_factory=dict)
+
+
+@dataclass
 class ExperimentConfig:
     """One cell of a sweep: everything that ``run_experiment`` needs."""
 
@@ -145,6 +159,7 @@ class ExperimentConfig:
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
+    tuning: TuningConfig = field(default_factory=TuningConfig)
     seed: int = 0
     results: str = "results/local"
     plugins: list[str] = field(default_factory=list)

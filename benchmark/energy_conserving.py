@@ -37,8 +37,8 @@ class EnergyConserving(torch.optim.Optimizer):
     def __init__(
         self,
         parameters: Iterable[nn.Parameter],
-        lr: float = 0.1,
-        eta: float = 2.0,
+        lr: float = 0.4,
+        eta: float = 50.0,
         noise: float = 0.02,
         weight_decay: float = 0.0,
         seed: int = 0,

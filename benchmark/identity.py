@@ -33,6 +33,8 @@ def identify(config: ExperimentConfig) -> tuple[str, str]:
         "ensemble": _ensemble(config),
         "seed": config.seed,
     }
+    if config.tuning.trials:
+        training["tuning"] = [config.tuning.trials, config.tuning.space]
     fit_id = hash_identity(training)
     return fit_id, hash_identity({"fit": fit_id, "evaluation": _identity(asdict(config.evaluation)), "metrics": METRICS_VERSION})
 

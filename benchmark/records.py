@@ -91,6 +91,15 @@ class Budget(_Model):
     n_train: int
 
 
+class Trial(_Model):
+    """One configuration that a search tried: the options it changed, its loss (None if not finite) and time."""
+
+    options: dict[str, Any]
+    validation_loss: float | None
+    seconds: float
+    chosen: bool
+
+
 class Record(_Model):
     """The outcome of one run. ``config`` repeats it; ``reason`` says why it failed or was skipped."""
 
@@ -106,6 +115,7 @@ class Record(_Model):
     design: str
     seed: int
     seeds: dict[str, int] = Field(default_factory=dict)
+    trials: list[Trial] = Field(default_factory=list)
     metrics: list[Metric] = Field(default_factory=list)
     cost: dict[str, float | int | str | None] = Field(default_factory=dict)
     environment: dict[str, Any] = Field(default_factory=dict)

@@ -108,7 +108,7 @@ def _run(config: ExperimentConfig, fit_id: str, run_id: str) -> Record:
         with _threads(config.trainer.threads):
             scores, log, estimator = _train_and_score(config, fit_id, record)
         record.metrics = scores.metrics
-        record.cost = _cost(scores, log, estimator)
+        record.cost = _cost(scores, log, estimator) | _tuning_cost(record)
         write_table(results / run_id / "curves.parquet", _loss_rows(log) + scores.curves, CURVE_COLUMNS)
         for name, table in scores.tables.items():
             write_table(results / run_id / f"{name}.parquet", table)
@@ -121,6 +121,13 @@ def _run(config: ExperimentConfig, fit_id: str, run_id: str) -> Record:
 def _train_and_score(config: ExperimentConfig, fit_id: str, record: Record) -> tuple[Scores, TrainingLog, Estimator]:
     toy = build_toy(config.toy.name, **config.toy.params)
     record.toy.version = toy.spec.version
+    if config.tuning.trials:
+        # Its import takes seconds, as Lightning is behind it.
+        from touchneedle.benchmark.tuning import tune
+
+        record.track = "tuned"
+        config, record.trials = tune(config, toy)
+        fit_id = identify(config)[0]
     estimator, log = fitted(config, toy, fit_id)
     retraining = Retraining(config, toy)
     scores = evaluate(toy, estimator, config.evaluation, config.seed, retraining, lambda: training_events(config, toy))
@@ -197,6 +204,10 @@ def _cost(scores: Scores, log: TrainingLog, estimator: Estimator) -> dict[str, f
         "load_average": os.getloadavg()[0],
         **scores.cost,
     }
+
+
+def _tuning_cost(record: Record) -> dict[str, float | int | str | None]:
+    return {"trials": len(record.trials), "tuning_seconds": sum(trial.seconds for trial in record.trials)} if record.trials else {}
 
 
 def _loss_rows(log: TrainingLog) -> list[Row]:

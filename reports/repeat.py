@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from touchneedle.benchmark.config import BudgetConfig, EnsembleConfig, EvaluationConfig, OptimizerConfig, TrainerConfig
+from touchneedle.benchmark.config import BudgetConfig, EnsembleConfig, EvaluationConfig, OptimizerConfig, TrainerConfig, TuningConfig
 from touchneedle.benchmark.records import Record
 from touchneedle.reports.rows import section
 
@@ -19,6 +19,7 @@ _GROUPS: dict[str, dict[str, Any]] = {
     "trainer": asdict(TrainerConfig()),
     "optimizer": asdict(OptimizerConfig()),
     "ensemble": asdict(EnsembleConfig()),
+    "tuning": asdict(TuningConfig()),
 }
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+/-]*")
 

@@ -11,7 +11,7 @@ def compose_one(*overrides):
     return compose_cell(request.cells[0], request.launch)
 
 
-GROUPS = ("budget", "design", "evaluation", "trainer", "optimizer", "ensemble", "launcher")
+GROUPS = ("budget", "design", "evaluation", "trainer", "optimizer", "ensemble", "tuning", "launcher")
 
 
 @pytest.mark.parametrize("turn", range(max(len(words.members(group)) for group in GROUPS)))
