@@ -1,6 +1,7 @@
 """Ensembles of estimators of one kind: the mean of their log_ratio, or the average of their likelihoods.
 
-The mean of log ratios is a geometric mean of ratios, so it is not normalised even if its members are. The averaged
+The mean of log ratios is a geometric mean of ratios, so it is not normalised even if its members are; where these
+keep reference events, so does the ensemble: those of its first member. The averaged
 likelihood of a set of events is a Bayesian model average with equal weights (factorizable normalising flows,
 arXiv:2602.13184, average the members of a bootstrap so): where members disagree it is wider than any of them.
 """
@@ -9,18 +10,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from touchneedle.conf.errors import InputError
 from touchneedle.estimators.base import Capability, Estimator, Stage
+from touchneedle.estimators.normalisation import EvidenceRatio
 from touchneedle.toys.base import Events
 
 
-class Ensemble(Estimator):
-    """log_ratio = mean over members; `log_normalisation` is 0, whatever the members say."""
+class Ensemble(EvidenceRatio):
+    """log_ratio = mean over members."""
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"score"})
 
@@ -29,6 +31,17 @@ class Ensemble(Estimator):
             raise InputError(f"ensemble: expected members of one kind; got {[type(member).__name__ for member in members]}")
         super().__init__(members[0].spec, members[0].config)
         self.members = nn.ModuleList(members)
+        self.normalise = getattr(members[0], "normalise", "none")
+
+    @property
+    def reference_x(self) -> Tensor:  # type: ignore[override]
+        """Reference events of the first member."""
+        return cast(EvidenceRatio, self.members[0]).reference_x
+
+    @property
+    def reference_weight(self) -> Tensor:  # type: ignore[override]
+        """Their weights."""
+        return cast(EvidenceRatio, self.members[0]).reference_weight
 
     @property
     def estimators(self) -> list[Estimator]:
@@ -50,17 +63,31 @@ class Ensemble(Estimator):
     def _log_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
         return torch.stack([member._log_ratio(x, theta) for member in self.estimators]).mean(0)
 
+    def _relative_log_prob(self, x: Tensor, theta: Tensor) -> Tensor:
+        return torch.stack([member._relative_log_prob(x, theta) for member in self.estimators]).mean(0)
+
     def _log_ratio_grid(self, x: Tensor, theta: Tensor) -> Tensor:
         return torch.stack([member._log_ratio_grid(x, theta) for member in self.estimators]).mean(0)
+
+    def _log_evidence_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
+        return torch.stack([cast(EvidenceRatio, member)._log_evidence_ratio(x, theta) for member in self.members]).mean(0)
+
+    def _log_evidence_ratio_grid(self, x: Tensor, theta: Tensor) -> Tensor:
+        return torch.stack([cast(EvidenceRatio, member)._log_evidence_ratio_grid(x, theta) for member in self.members]).mean(0)
 
 
 class AveragedEnsemble(Ensemble):
     """ln L(theta) - ln L(theta_0) of a set of events = log mean over members of exp of theirs.
 
-    For one event that is the log of the mean ratio, so normalised members give a normalised ratio.
+    For one event that is the log of the mean ratio, so normalised members give a normalised ratio; there is no local
+    normalisation.
     """
 
     additive: ClassVar[bool] = False
+
+    def __init__(self, members: Sequence[Estimator]) -> None:
+        super().__init__(members)
+        self.normalise = "none"
 
     def log_likelihood_ratio(self, events: Events, theta: Tensor) -> Tensor:
         """Log of the members' mean likelihood ratio of the set, at theta (m, p): shape (m,)."""
@@ -68,6 +95,9 @@ class AveragedEnsemble(Ensemble):
 
     def _log_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
         return _log_mean([member._log_ratio(x, theta) for member in self.estimators])
+
+    def _relative_log_prob(self, x: Tensor, theta: Tensor) -> Tensor:
+        return self._log_ratio(x, theta)
 
     def _log_ratio_grid(self, x: Tensor, theta: Tensor) -> Tensor:
         return _log_mean([member._log_ratio_grid(x, theta) for member in self.estimators])

@@ -106,3 +106,21 @@ def test_an_averaged_likelihood_is_the_mean_over_members(events: Events) -> None
     single = torch.stack([member.log_ratio(events.x, events.theta) for member in members])
     torch.testing.assert_close(ensemble.log_ratio(events.x, events.theta), single.exp().mean(0).log())
     assert not ensemble.additive
+
+
+def test_an_ensemble_is_normalised_over_reference_events(events: Events) -> None:
+    members = [built("ratio_bce", seed, hidden=(8,)) for seed in range(2)]
+    for member in members:
+        member.prepare(events)
+    ensemble = Ensemble(members).double()
+    points = events.theta[:3]
+    log_r = torch.stack(
+        [member._log_evidence_ratio_grid(events.x.double(), torch.cat([ensemble.nominal[None], points])) for member in members]
+    )
+    means = log_r.mean(0).exp().mean(0).log()
+    torch.testing.assert_close(ensemble.log_normalisation(points), means[1:] - means[0])
+    assert bool((ensemble.log_normalisation(points).abs() > 1e-6).all())
+    plain = Ensemble([built("ratio_bce", seed, hidden=(8,), normalise="none") for seed in range(2)])
+    assert not bool(plain.log_normalisation(points).any())
+    flows = Ensemble([built("zuko_nsf", seed, hidden_features=(8,), transforms=1) for seed in range(2)])
+    assert not bool(flows.log_normalisation(points).any())

@@ -35,7 +35,8 @@ def test_defaults_are_left_out_and_changes_are_written(make: Any) -> None:
     record.config["trainer"]["max_epochs"] = 7
     assert repeat_command(record) == (
         "touchneedle run toy=mass_bump estimator=zuko_nsf 'estimator.hidden_features=[64,64]' budget=small budget.n_train=10000 "
-        "evaluation=quick trainer=default trainer.max_epochs=7 optimizer=adamw ensemble=none tuning=none design=prior seed=3 results=results/local"
+        "evaluation=quick trainer=default trainer.max_epochs=7 optimizer=adamw ensemble=none tuning=none design=prior seed=3 "
+        "results=results/local"
     )
 
 
