@@ -82,7 +82,7 @@ class TrainerConfig:
         patience: epochs without a better validation loss before stopping early.
         validation_fraction: share of the budget kept for validation.
         gradient_clip: largest norm of the gradient.
-        accelerator: ``auto``, ``cpu`` or ``gpu``; does not enter the run's identity.
+        accelerator: ``auto``, ``cpu`` or ``gpu``, for training and scoring; does not enter the run's identity.
         threads: CPU threads of torch; 0 leaves torch's own choice.
         progress: show a progress bar on a terminal.
         start: run_id, in the same results folder, whose weights training starts from; "" for fresh ones.

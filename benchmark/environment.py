@@ -10,7 +10,13 @@ from typing import Any
 
 import torch
 
-from touchneedle.benchmark.config import ExperimentConfig
+from touchneedle.benchmark.config import ExperimentConfig, TrainerConfig
+
+
+def device_of(trainer: TrainerConfig) -> torch.device:
+    """Where networks are trained and evaluated: on a GPU if asked for, or if there is one and nothing else is asked for."""
+    on_gpu = trainer.accelerator == "gpu" or (trainer.accelerator == "auto" and torch.cuda.is_available())
+    return torch.device("cuda" if on_gpu else "cpu")
 
 
 def describe_environment(config: ExperimentConfig) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from typing import Any
 import torch
 
 from touchneedle.benchmark.config import EvaluationConfig, ExperimentConfig, config_to_dict, parse_config
-from touchneedle.benchmark.environment import describe_environment
+from touchneedle.benchmark.environment import describe_environment, device_of
 from touchneedle.benchmark.evaluate import evaluate
 from touchneedle.benchmark.fitted import Retraining, fit_seed, fitted, training_events
 from touchneedle.benchmark.identity import identify
@@ -129,6 +129,7 @@ def _train_and_score(config: ExperimentConfig, fit_id: str, record: Record) -> t
         config, record.trials = tune(config, toy)
         fit_id = identify(config)[0]
     estimator, log = fitted(config, toy, fit_id)
+    estimator.to(device_of(config.trainer))
     retraining = Retraining(config, toy)
     scores = evaluate(toy, estimator, config.evaluation, config.seed, retraining, lambda: training_events(config, toy))
     scores.cost |= retraining.cost

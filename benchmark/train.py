@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from touchneedle.benchmark.config import EnsembleConfig, OptimizerConfig, TrainerConfig
+from touchneedle.benchmark.environment import device_of
 from touchneedle.benchmark.members import OneMember, StackedMembers, can_stack, members_frozen_but
 from touchneedle.benchmark.seeding import derive_generator
 from touchneedle.benchmark.training_log import TrainingLog
@@ -135,8 +136,7 @@ def _finished(members: Sequence[Estimator], validation: Events, log: TrainingLog
 
 def _together(ensemble: EnsembleConfig, trainer: TrainerConfig) -> bool:
     """By default on a GPU only: on a CPU a stacked pass takes as long as its members one by one."""
-    on_gpu = trainer.accelerator == "gpu" or (trainer.accelerator == "auto" and torch.cuda.is_available())
-    return ensemble.stacked == "yes" or (ensemble.stacked == "auto" and on_gpu)
+    return ensemble.stacked == "yes" or (ensemble.stacked == "auto" and device_of(trainer).type == "cuda")
 
 
 def _resampled(weight: Tensor, ensemble: EnsembleConfig, seed: int, member: int) -> Tensor:

@@ -6,8 +6,8 @@ NLE gives it as a difference of log densities, NLRE of logits, NPE through poste
 NPSE by integrating scores. What a family can do beyond that is declared in ``capabilities``; a metric
 names what it needs, and reports show n/a where it is missing.
 
-Shapes, stated once: x (n, d), theta (n, p) or one point (p,), results (n,). Results are float64; the
-computation runs in the module's own dtype (train in float32, call ``.double()`` to fit). Authors
+Shapes, stated once: x (n, d), theta (n, p) or one point (p,), results (n,). Results are float64 and lie where x
+lies; the computation runs in the module's own dtype (train in float32, call ``.double()`` to fit) on its own device. Authors
 write the underscored methods on checked, cast, row-aligned tensors. State lives in parameters and
 buffers only, so that ``state_dict`` is the whole estimator; a buffer may be sized in ``prepare``.
 """
@@ -156,10 +156,11 @@ class Estimator(nn.Module, ABC):
 
     def log_ratio_grid(self, x: Tensor, theta: Tensor) -> Tensor:
         """``log_ratio`` of every event x (n, d) at every point theta (m, p): shape (n, m), in chunks of events."""
+        home = x.device
         x = self._cast(check_matrix("x", x, self.spec.x_dim))
         theta = self._cast(check_matrix("theta", theta, self.spec.theta_dim))
         size = max(1, self.rows_per_chunk // max(1, len(theta)))
-        return torch.cat([self._log_ratio_grid(part, theta).double() for part in x.split(size)])
+        return torch.cat([self._log_ratio_grid(part, theta).double().to(home) for part in x.split(size)])
 
     def relative_log_prob(self, x: Tensor, theta: Tensor) -> Tensor:
         """log_ratio up to a function of x alone, shape (n,): what a fit needs, often at half the cost."""
@@ -167,7 +168,7 @@ class Estimator(nn.Module, ABC):
 
     def log_likelihood_ratio(self, events: Events, theta: Tensor) -> Tensor:
         """Weighted sum of ``log_ratio`` over a set of events at theta (m, p): shape (m,)."""
-        return events.weight.double().to(self.device) @ self.log_ratio_grid(events.x, theta)
+        return events.weight.double() @ self.log_ratio_grid(events.x, theta)
 
     def log_normalisation(self, theta: Tensor) -> Tensor:
         """log E[r(x|theta)] over the reference events at theta (m, p): shape (m,); 0 if not to be corrected.
@@ -175,7 +176,7 @@ class Estimator(nn.Module, ABC):
         A fit subtracts it once per event (local normalisation): a ratio whose expectation drifts
         with theta biases the fit n times over.
         """
-        return torch.zeros(len(theta), dtype=torch.float64, device=self.device)
+        return torch.zeros(len(theta), dtype=torch.float64, device=theta.device)
 
     # By capability.
 
@@ -189,7 +190,7 @@ class Estimator(nn.Module, ABC):
 
     def sample(self, theta: Tensor, generator: torch.Generator) -> Tensor:
         """One x per row of theta (n, p): shape (n, d)."""
-        return self._sample(self._cast(check_matrix("theta", theta, self.spec.theta_dim)), generator)
+        return self._sample(self._cast(check_matrix("theta", theta, self.spec.theta_dim)), generator).to(theta.device)
 
     def score(self, x: Tensor, theta: Tensor) -> Tensor:
         """grad_theta log p(x|theta), shape (n, p); by default the gradient of ``relative_log_prob``."""
@@ -200,11 +201,11 @@ class Estimator(nn.Module, ABC):
 
     def posterior_log_prob(self, theta: Tensor, x: Tensor) -> Tensor:
         """log p(theta|x_1..x_k) for theta (b, p) and sets x (b, k, d): shape (b,)."""
-        return self._posterior_log_prob(self._cast(theta), self._cast(self._check_sets(x))).double()
+        return self._posterior_log_prob(self._cast(theta), self._cast(self._check_sets(x))).double().to(x.device)
 
     def posterior_sample(self, x: Tensor, n: int, generator: torch.Generator) -> Tensor:
         """``n`` draws from p(theta|x_1..x_k) for each set in x (b, k, d): shape (b, n, p)."""
-        return self._posterior_sample(self._cast(self._check_sets(x)), n, generator).double()
+        return self._posterior_sample(self._cast(self._check_sets(x)), n, generator).double().to(x.device)
 
     # Housekeeping.
 
@@ -243,11 +244,12 @@ class Estimator(nn.Module, ABC):
 
     def _in_chunks(self, function: Callable[[Tensor, Tensor], Tensor], x: Tensor, theta: Tensor) -> Tensor:
         """function(x, theta), shape (n,) in float64, of checked rows, a chunk at a time."""
+        home = x.device
         x, theta = self._checked(x, theta)
         size = self.rows_per_chunk
         if len(x) <= size:
-            return function(x, theta).double()
-        return torch.cat([function(*pair).double() for pair in zip(x.split(size), theta.split(size), strict=True)])
+            return function(x, theta).double().to(home)
+        return torch.cat([function(*pair).double().to(home) for pair in zip(x.split(size), theta.split(size), strict=True)])
 
     def _first_tensor(self) -> Tensor:
         return next(t for t in itertools.chain(self.parameters(), self.buffers()) if t.is_floating_point())

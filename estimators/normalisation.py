@@ -74,8 +74,7 @@ class EvidenceRatio(Estimator):
             return super().log_normalisation(theta)
         if not len(self.reference_x):
             raise InputError(f"{type(self).__name__}: no reference events yet; call prepare (or load_tensors) first")
-        theta = self._cast(theta)
-        means = self._log_mean(torch.cat([self.nominal[None], theta]))
+        means = self._log_mean(torch.cat([self.nominal[None], self._cast(theta)])).to(theta.device)
         return means[1:] - means[0]
 
     def _log_mean(self, theta: Tensor) -> Tensor:

@@ -19,6 +19,7 @@ pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(),
 
 TOYS = {"mined": "eft_quadratic", "signed": "signed_mixture"}
 DESIGNS = ("prior", "templates", "pairs", "nominal")
+NEEDS_TEMPLATES = ("ratio_morphed", "template_histogram")
 TRAINED = [name for name in sorted(ESTIMATOR_TABLE) if name not in ("best_gaussian", "oracle", "oracle_narrow", "oracle_shifted")]
 
 
@@ -26,7 +27,7 @@ def prepared(name: str) -> tuple[Estimator, Events, Toy]:
     """An estimator and events on a toy that its method needs."""
     toy = build_toy(next((toy for word, toy in TOYS.items() if word in name or name == "score_sally"), "fnf_two_class"))
     estimator = build_estimator(name, toy.spec)
-    design = next(design for design in DESIGNS if design in estimator.designs)
+    design = "templates" if name in NEEDS_TEMPLATES else next(design for design in DESIGNS if design in estimator.designs)
     return estimator, make_events(toy, 4_000, design, 0), toy
 
 
