@@ -259,7 +259,7 @@ for seed in range(3):
     run_experiment(ExperimentConfig(
         toy=ComponentConfig("gaussian_shift"), estimator=ComponentConfig(name), seed=seed, results=results,
         budget=BudgetConfig("test", 400),
-        evaluation=EvaluationConfig(n_experiments=10, n_test=500, n_events=(50,), n_pool=1_000, families=("density", "fit")),
+        evaluation=EvaluationConfig(n_experiments=10, n_test=500, n_sample=20, n_events=(50,), n_pool=1_000, families=("density",)),
         plugins=[plugin],
     ))
 """
