@@ -63,6 +63,11 @@ ESTIMATOR_TABLE = {
     "mined_rascal": "touchneedle.estimators.mined_rascal:MinedRascal",
     "mined_rolr": "touchneedle.estimators.mined_rolr:MinedRolr",
     "mined_scandal": "touchneedle.estimators.mined_scandal:MinedScandal",
+    "nflows_coupling_nsf": "touchneedle.estimators.nflows_coupling_nsf:NflowsCouplingNsf",
+    "nflows_maf": "touchneedle.estimators.nflows_maf:NflowsMaf",
+    "nflows_nsf": "touchneedle.estimators.nflows_nsf:NflowsNsf",
+    "normflows_nsf": "touchneedle.estimators.normflows_nsf:NormflowsNsf",
+    "normflows_realnvp": "touchneedle.estimators.normflows_realnvp:NormflowsRealnvp",
     "oracle": "touchneedle.estimators.oracle:Oracle",
     "oracle_narrow": "touchneedle.estimators.oracle_narrow:OracleNarrow",
     "oracle_shifted": "touchneedle.estimators.oracle_shifted:OracleShifted",
@@ -78,7 +83,11 @@ ESTIMATOR_TABLE = {
     "ratio_signed_revert": "touchneedle.estimators.ratio_signed_revert:RatioSignedRevert",
     "score_sally": "touchneedle.estimators.score_sally:ScoreSally",
     "template_histogram": "touchneedle.estimators.template_histogram:TemplateHistogram",
+    "zuko_cnf": "touchneedle.estimators.zuko_cnf:ZukoCnf",
+    "zuko_gf": "touchneedle.estimators.zuko_gf:ZukoGf",
+    "zuko_maf": "touchneedle.estimators.zuko_maf:ZukoMaf",
     "zuko_nsf": "touchneedle.estimators.zuko_nsf:ZukoNsf",
+    "zuko_realnvp": "touchneedle.estimators.zuko_realnvp:ZukoRealnvp",
 }
 
 BUILT_IN = "touchneedle"
