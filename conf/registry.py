@@ -63,6 +63,7 @@ ESTIMATOR_TABLE = {
     "mined_rascal": "touchneedle.estimators.mined_rascal:MinedRascal",
     "mined_rolr": "touchneedle.estimators.mined_rolr:MinedRolr",
     "mined_scandal": "touchneedle.estimators.mined_scandal:MinedScandal",
+    "mixture_density": "touchneedle.estimators.mixture_density:MixtureDensity",
     "nflows_coupling_nsf": "touchneedle.estimators.nflows_coupling_nsf:NflowsCouplingNsf",
     "nflows_maf": "touchneedle.estimators.nflows_maf:NflowsMaf",
     "nflows_nsf": "touchneedle.estimators.nflows_nsf:NflowsNsf",
