@@ -73,6 +73,7 @@ ESTIMATOR_TABLE = {
     "oracle_narrow": "touchneedle.estimators.oracle_narrow:OracleNarrow",
     "oracle_shifted": "touchneedle.estimators.oracle_shifted:OracleShifted",
     "posterior_flow": "touchneedle.estimators.posterior_flow:PosteriorFlow",
+    "posterior_mixture": "touchneedle.estimators.posterior_mixture:PosteriorMixture",
     "ratio_balanced": "touchneedle.estimators.ratio_balanced:RatioBalanced",
     "ratio_bce": "touchneedle.estimators.ratio_bce:RatioBce",
     "ratio_morphed": "touchneedle.estimators.ratio_morphed:RatioMorphed",

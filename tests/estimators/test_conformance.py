@@ -53,6 +53,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("factorizable_flow", {"layers": 1, "transforms": 1, "damping": 1.0, "residual_features": (16,)}),
     ("nflows_nsf", {"transforms": 1, "hidden_features": (16,), "bins": 3}),
     ("posterior_flow", {"transforms": 1, "components": 1, "hidden": (16,)}),
+    ("posterior_flow", {"flow": "zuko_maf", "hidden": (16,)}),
     ("ratio_bce", {"normalise": "none", "hidden": ()}),
     ("ratio_balanced", {"square": "batch"}),
     ("ratio_nre_c", {"contrastive": 1, "gamma": 3.0}),
