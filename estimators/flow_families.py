@@ -1,4 +1,7 @@
-"""One table of flows: the builder of each, imported only when chosen (a mixture needs no flow library)."""
+"""One table of flows under a context: the builder of each, imported only when chosen (a mixture needs no flow library).
+
+Continuous flows are left out: their steps are chosen after training.
+"""
 
 from __future__ import annotations
 

@@ -22,7 +22,7 @@ class NflowsCouplingNsfConfig(SplineFlowConfig):
 
 
 class NflowsCouplingNsf(ConditionalDensity):
-    """Spline coupling layers whose context is theta."""
+    """Spline coupling layers of nflows whose context is theta."""
 
     Config = NflowsCouplingNsfConfig
 

@@ -18,7 +18,7 @@ class NflowsMafConfig(FlowConfig):
 
 
 class NflowsMaf(ConditionalDensity):
-    """Affine autoregressive layers whose context is theta."""
+    """Affine autoregressive layers of nflows whose context is theta."""
 
     Config = NflowsMafConfig
 

@@ -18,7 +18,7 @@ class NflowsNsfConfig(SplineFlowConfig):
 
 
 class NflowsNsf(ConditionalDensity):
-    """Splines whose context is theta."""
+    """Autoregressive splines of nflows whose context is theta."""
 
     Config = NflowsNsfConfig
 

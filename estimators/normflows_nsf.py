@@ -18,7 +18,7 @@ class NormflowsNsfConfig(SplineFlowConfig):
 
 
 class NormflowsNsf(ConditionalDensity):
-    """Splines whose context is theta."""
+    """Autoregressive splines of normflows whose context is theta."""
 
     Config = NormflowsNsfConfig
 

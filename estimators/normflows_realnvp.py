@@ -19,7 +19,7 @@ class NormflowsRealnvpConfig(ZukoRealnvpConfig):
 
 
 class NormflowsRealnvp(ConditionalDensity):
-    """Affine coupling layers whose context is theta."""
+    """Affine coupling layers of normflows whose context is theta."""
 
     Config = NormflowsRealnvpConfig
 

@@ -39,7 +39,7 @@ class ZukoCnfConfig:
 
 
 class ZukoCnf(ConditionalDensity):
-    """A continuous flow whose context is theta."""
+    """A continuous flow whose context is theta, integrated in equal steps."""
 
     Config = ZukoCnfConfig
 

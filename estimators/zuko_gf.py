@@ -17,7 +17,7 @@ class ZukoGfConfig(SplineFlowConfig):
 
 
 class ZukoGf(ConditionalDensity):
-    """Gaussianisation layers whose context is theta; the rotations are the same at every theta."""
+    """Gaussianisation layers of zuko whose context is theta; the rotations are the same at every theta."""
 
     Config = ZukoGfConfig
 

@@ -18,7 +18,7 @@ class ZukoMafConfig(FlowConfig):
 
 
 class ZukoMaf(ConditionalDensity):
-    """Affine autoregressive layers whose context is theta."""
+    """Affine autoregressive layers of zuko whose context is theta."""
 
     Config = ZukoMafConfig
 

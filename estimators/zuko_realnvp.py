@@ -22,7 +22,7 @@ class ZukoRealnvpConfig(FlowConfig):
 
 
 class ZukoRealnvp(ConditionalDensity):
-    """Affine coupling layers whose context is theta."""
+    """Affine coupling layers of zuko whose context is theta."""
 
     Config = ZukoRealnvpConfig
 

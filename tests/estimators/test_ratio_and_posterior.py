@@ -118,10 +118,10 @@ def test_reference_is_capped_spread_out_and_optional(location: ExactToy) -> None
 
 
 FLOWS = ["nflows_coupling_nsf", "nflows_maf", "nflows_nsf", "normflows_nsf", "normflows_realnvp", "zuko_gf", "zuko_maf", "zuko_nsf"]
-FAMILIES: list[dict[str, object]] = [{}, {"transforms": 1}, *({"flow": flow, "transforms": 2, "hidden": (16, 16)} for flow in FLOWS)]
+FEW: list[dict[str, object]] = [{"flow": flow, "hidden": (16, 16)} for flow in ("nflows_nsf", "normflows_realnvp", "zuko_gf", "zuko_maf")]
 
 
-@pytest.mark.parametrize("params", FAMILIES, ids=str)
+@pytest.mark.parametrize("params", [{}, {"transforms": 1}, *FEW], ids=str)
 def test_posterior_is_a_density_of_theta_and_follows_its_samples(location: ExactToy, params: dict[str, object]) -> None:
     estimator = built("posterior_flow", location, **params).double()
     x = torch.tensor([[[0.7]]], dtype=torch.float64)
