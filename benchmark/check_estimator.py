@@ -33,7 +33,7 @@ from touchneedle.benchmark.check_answers import (
 )
 from touchneedle.benchmark.check_subject import Subject, train_briefly
 from touchneedle.benchmark.checks import CheckFailed, CheckResult, run_checks
-from touchneedle.conf.errors import InputError
+from touchneedle.conf.errors import InputError, SkipCell
 from touchneedle.estimators.base import Capability, Design, build_estimator
 from touchneedle.toys.base import Events, SimulatedToy, Toy
 
@@ -44,10 +44,18 @@ _UNUSUAL_SEED = 1_618_033_988
 
 
 def check_estimator(name: str, toy: Toy, **params: Any) -> list[CheckResult]:
-    """Run all checks on the estimator called ``name`` with options ``params``, on an exact toy."""
+    """Run all checks on the estimator called ``name`` with options ``params``, on an exact toy.
+
+    A pair that cannot work is not a fault: one result says so, and why.
+    """
     if not isinstance(toy, SimulatedToy):
         raise InputError(f"check_estimator: expected a toy that can be sampled; {toy.spec.name} cannot")
-    return run_checks(estimator_checks(), Subject(name, toy, params))
+    subject = Subject(name, toy, params)
+    try:
+        subject.build()
+    except SkipCell as reason:
+        return [CheckResult("skipped", True, str(reason), 0.0)]
+    return run_checks(estimator_checks(), subject)
 
 
 def estimator_checks() -> dict[str, Callable[[Subject], None]]:

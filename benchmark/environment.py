@@ -21,7 +21,7 @@ def device_of(trainer: TrainerConfig) -> torch.device:
 
 def describe_environment(config: ExperimentConfig) -> dict[str, Any]:
     """Python, packages, processors and threads, JSON-ready."""
-    packages = ("touchneedle", "torch", "numpy", "scipy", "lightning", "zuko", "iminuit")
+    packages = ("touchneedle", "torch", "numpy", "scipy", "lightning", "zuko", "nflows", "normflows", "iminuit")
     return {
         "python": sys.version.split()[0],
         "platform": platform.platform(),

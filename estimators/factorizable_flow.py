@@ -27,9 +27,10 @@ from torch import Tensor, nn
 
 from touchneedle.conf.errors import SkipCell
 from touchneedle.estimators.base import Design, Stage
-from touchneedle.estimators.flow_density import FlowDensity, SplineFlowConfig, flow_log_prob, flow_sample, spline_flow
+from touchneedle.estimators.flow_density import FlowDensity, SplineFlowConfig
 from touchneedle.estimators.residual_layer import ResidualLayer
 from touchneedle.estimators.standardise import Standardise
+from touchneedle.estimators.zuko_flows import spline_autoregressive
 from touchneedle.toys.base import Events, Parameter, ToySpec
 
 # A nuisance has moved if it is that far from nominal, in units of its anchors' distance: far above the rounding of float32.
@@ -77,7 +78,7 @@ class FactorizableFlow(FlowDensity):
             raise SkipCell(f"factorizable_flow needs nuisance parameters; toy {spec.name} has none: use zuko_nsf")
         self.pairs = list(itertools.combinations(range(len(self.nuisance)), 2)) if config.pair_terms else []
         self.standardise_interest = Standardise(len(self.interest))
-        self.flow = spline_flow(spec.x_dim, len(self.interest), config)
+        self.flow = spline_autoregressive(spec.x_dim, len(self.interest), config)
         terms = [(len(self.nuisance), 2), (len(self.pairs), 1)]
         orders = [range(spec.x_dim), range(spec.x_dim - 1, -1, -1)]
         self.layers = nn.ModuleList(
@@ -127,11 +128,11 @@ class FactorizableFlow(FlowDensity):
         for layer in self._residuals():
             z, log_det = layer(z, context, powers)
             total = total + log_det
-        return flow_log_prob(self.flow, z, context) + total
+        return self.flow.log_prob(z, context) + total
 
     def _sample_scaled(self, theta: Tensor, generator: torch.Generator) -> Tensor:
         context, powers = self._context(theta), self._powers(theta)
-        z = flow_sample(self.flow, context, self.spec.x_dim, generator)
+        z = self.flow.sample(context, generator)
         for layer in reversed(self._residuals()):
             z = layer.inverse(z, context, powers)
         return z

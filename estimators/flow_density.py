@@ -1,4 +1,4 @@
-"""Densities of x by normalising flows: the frame that all of them share, and splines by zuko.
+"""Densities of x by normalising flows: the frame that all of them share.
 
 Features with a hard support are mapped to the real line, columns are standardised to z, and a flow
 gives p(z|theta). log_ratio is a difference of two log densities, normalised by construction.
@@ -12,31 +12,40 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-import zuko
 from pydantic import PositiveInt
-from torch import Tensor, nn
+from torch import Tensor
 
-from touchneedle.estimators.base import Capability, Estimator
+from touchneedle.estimators.base import Capability, Design, Estimator
+from touchneedle.estimators.conditional_distribution import ConditionalDistribution
 from touchneedle.estimators.standardise import Standardise, mean_weight
 from touchneedle.estimators.support import SupportMap
 from touchneedle.toys.base import Events, EventSource, ToySpec, collect
 
 
 @dataclass
-class SplineFlowConfig:
-    """Options of a neural spline flow.
+class FlowConfig:
+    """Options of a flow, the same for all libraries.
 
     Attributes:
-        transforms: number of autoregressive spline layers.
-        hidden_features: widths of the hidden layers of each conditioner.
-        bins: spline bins per layer and feature.
+        transforms: number of layers.
+        hidden_features: widths of the hidden layers of each conditioner (SiLU).
         logit_support: map features with a hard support onto the real line first.
     """
 
     transforms: PositiveInt = 3
     hidden_features: tuple[PositiveInt, ...] = (64, 64)
-    bins: PositiveInt = 8
     logit_support: bool = True
+
+
+@dataclass
+class SplineFlowConfig(FlowConfig):
+    """Options of a flow of splines, beside those of every flow.
+
+    Attributes:
+        bins: spline bins per layer and feature.
+    """
+
+    bins: PositiveInt = 8
 
 
 class FlowDensity(Estimator):
@@ -100,26 +109,25 @@ class FlowDensity(Estimator):
         return self._log_density_scaled(self.standardise_x(mapped), theta) + log_jacobian + self.standardise_x.log_jacobian()
 
 
-def spline_flow(features: int, context: int, config: SplineFlowConfig) -> zuko.flows.NSF:
-    """Autoregressive splines with smooth conditioners (Durkan et al. 2019, arXiv:1906.04032)."""
-    return zuko.flows.NSF(
-        features=features,
-        context=context,
-        transforms=config.transforms,
-        hidden_features=config.hidden_features,
-        bins=config.bins,
-        activation=nn.SiLU,
-    )
+class ConditionalDensity(FlowDensity):
+    """Abstract. A density of z whose context is standardised theta; write ``_build_flow``."""
 
+    designs: ClassVar[frozenset[Design]] = frozenset({"prior", "templates", "templates_joint"})
 
-def flow_log_prob(flow: zuko.flows.Flow, z: Tensor, context: Tensor) -> Tensor:
-    """log density of z (n, d) under a context (n, c) and a standard normal base, shape (n,)."""
-    # Not flow(context).log_prob: torch.distributions would validate every batch.
-    base, log_det = flow.transform(context).call_and_ladj(z)
-    return -0.5 * (base**2 + math.log(2 * math.pi)).sum(-1) + log_det
+    def __init__(self, spec: ToySpec, config: Any) -> None:
+        super().__init__(spec, config)
+        self.standardise_theta = Standardise(spec.theta_dim)
+        self.flow = self._build_flow(spec.x_dim, spec.theta_dim)
 
+    @abstractmethod
+    def _build_flow(self, features: int, context: int) -> ConditionalDistribution:
+        """The density of z (n, features) under a context (n, context); raise `SkipCell` where there is none."""
 
-def flow_sample(flow: zuko.flows.Flow, context: Tensor, features: int, generator: torch.Generator) -> Tensor:
-    """One z per row of the context (n, c), shape (n, features)."""
-    noise = torch.randn(len(context), features, generator=generator, dtype=torch.float64, device=generator.device)
-    return flow.transform(context).inv(noise.to(context))
+    def _prepare_theta(self, events: Events) -> None:
+        self.standardise_theta.learn(events.theta, events.weight)
+
+    def _log_density_scaled(self, z: Tensor, theta: Tensor) -> Tensor:
+        return self.flow.log_prob(z, self.standardise_theta(theta))
+
+    def _sample_scaled(self, theta: Tensor, generator: torch.Generator) -> Tensor:
+        return self.flow.sample(self.standardise_theta(theta), generator)

@@ -10,16 +10,17 @@ import math
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from touchneedle.estimators.conditional_distribution import ConditionalDistribution
 from touchneedle.estimators.networks import mlp
 
 # Widths of a component stay within exp(+-8), so that it remains finite for any context.
 _LARGEST_LOG = 8.0
 
 
-class GaussianMixture(nn.Module):
-    """q(u|c) = sum_k pi_k(c) N(u; mean_k(c), covariance_k(c)), for u (n, p) and context c (n, context)."""
+class GaussianMixture(ConditionalDistribution):
+    """q(z|c) = sum_k pi_k(c) N(z; mean_k(c), covariance_k(c)), for z (n, p) and context c (n, context)."""
 
     below: Tensor
 
@@ -30,21 +31,21 @@ class GaussianMixture(nn.Module):
         self.register_buffer("below", _below_diagonal(features), persistent=False)
         self.network = mlp(context, components * (1 + 2 * features + self.off_diagonal), hidden)
 
-    def log_prob(self, u: Tensor, context: Tensor) -> Tensor:
+    def log_prob(self, z: Tensor, context: Tensor) -> Tensor:
         """log q of each pair, shape (n,)."""
         log_weight, mean, factor, log_det = self._gaussians(context)
-        whitened = torch.einsum("nkij,nkj->nki", factor, u[:, None] - mean)
+        whitened = torch.einsum("nkij,nkj->nki", factor, z[:, None] - mean)
         return self._log_sum(log_weight + log_det, whitened)
 
-    def log_prob_grid(self, u: Tensor, context: Tensor) -> Tensor:
-        """log q of every u (m, p) under every context (n, context): shape (n, m)."""
+    def log_prob_grid(self, z: Tensor, context: Tensor) -> Tensor:
+        """log q of every z (m, p) under every context (n, context): shape (n, m)."""
         log_weight, mean, factor, log_det = self._gaussians(context)
         centre = torch.einsum("nkij,nkj->nki", factor, mean)
-        whitened = torch.einsum("nkij,mj->nmki", factor, u) - centre[:, None]
+        whitened = torch.einsum("nkij,mj->nmki", factor, z) - centre[:, None]
         return self._log_sum((log_weight + log_det)[:, None], whitened)
 
     def sample(self, context: Tensor, generator: torch.Generator) -> Tensor:
-        """One u per context, shape (n, p)."""
+        """One z per context, shape (n, p)."""
         log_weight, mean, factor, _ = self._gaussians(context)
         n, device = len(context), generator.device
         uniform = torch.rand(n, 1, generator=generator, dtype=torch.float64, device=device).to(mean)

@@ -8,15 +8,9 @@ plain numbers that mark them. The splines are the identity beyond 5 standard dev
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
-import torch
-from torch import Tensor
-
-from touchneedle.estimators.base import Design
-from touchneedle.estimators.flow_density import FlowDensity, SplineFlowConfig, flow_log_prob, flow_sample, spline_flow
-from touchneedle.estimators.standardise import Standardise
-from touchneedle.toys.base import Events, ToySpec
+from touchneedle.estimators.flow_density import ConditionalDensity, SplineFlowConfig
+from touchneedle.estimators.zuko_flows import ZukoFlow, spline_autoregressive
 
 
 @dataclass
@@ -24,22 +18,10 @@ class ZukoNsfConfig(SplineFlowConfig):
     """Options of `ZukoNsf`: those of `SplineFlowConfig`."""
 
 
-class ZukoNsf(FlowDensity):
+class ZukoNsf(ConditionalDensity):
     """Splines whose context is theta."""
 
     Config = ZukoNsfConfig
-    designs: ClassVar[frozenset[Design]] = frozenset({"prior", "templates", "templates_joint"})
 
-    def __init__(self, spec: ToySpec, config: ZukoNsfConfig) -> None:
-        super().__init__(spec, config)
-        self.standardise_theta = Standardise(spec.theta_dim)
-        self.flow = spline_flow(spec.x_dim, spec.theta_dim, config)
-
-    def _prepare_theta(self, events: Events) -> None:
-        self.standardise_theta.learn(events.theta, events.weight)
-
-    def _log_density_scaled(self, z: Tensor, theta: Tensor) -> Tensor:
-        return flow_log_prob(self.flow, z, self.standardise_theta(theta))
-
-    def _sample_scaled(self, theta: Tensor, generator: torch.Generator) -> Tensor:
-        return flow_sample(self.flow, self.standardise_theta(theta), self.spec.x_dim, generator)
+    def _build_flow(self, features: int, context: int) -> ZukoFlow:
+        return spline_autoregressive(features, context, self.config)

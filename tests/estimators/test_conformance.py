@@ -16,9 +16,10 @@ from touchneedle.benchmark.reload import reload_check, save_probe
 from touchneedle.conf.registry import ESTIMATOR_TABLE
 from touchneedle.toys.base import ExactToy, SimulatedToy, build_toy
 
+COUPLINGS = ["nflows_coupling_nsf", "normflows_realnvp", "zuko_realnvp"]
 TRAINED = [
-    "factorizable_flow", "mined_alices", "posterior_flow", "ratio_bce", "ratio_morphed", "ratio_nre_c", "ratio_parametric", "score_sally",
-    "template_histogram", "zuko_nsf",
+    "factorizable_flow", "mined_alices", "nflows_nsf", "normflows_nsf", "posterior_flow", "ratio_bce", "ratio_morphed", "ratio_nre_c",
+    "ratio_parametric", "score_sally", "template_histogram", "zuko_cnf", "zuko_gf", "zuko_nsf", *COUPLINGS,
 ]  # fmt: skip
 
 
@@ -26,6 +27,13 @@ TRAINED = [
 def test_conformance_in_one_dimension(name: str, location: ExactToy) -> None:
     failed = [result for result in check_estimator(name, location) if not result.passed]
     assert not failed
+
+
+@pytest.mark.parametrize("name", COUPLINGS)
+def test_a_pair_that_cannot_work_is_skipped_with_its_reason(name: str, location: ExactToy) -> None:
+    (result,) = check_estimator(name, location)
+    assert (result.name, result.passed) == ("skipped", True)
+    assert "at least 2 columns" in result.message
 
 
 @pytest.mark.parametrize("name", TRAINED)
@@ -43,7 +51,9 @@ def test_conformance_with_a_hard_support() -> None:
 
 OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("factorizable_flow", {"layers": 1, "transforms": 1, "damping": 1.0, "residual_features": (16,)}),
+    ("nflows_nsf", {"transforms": 1, "hidden_features": (16,), "bins": 3}),
     ("posterior_flow", {"transforms": 1, "components": 1, "hidden": (16,)}),
+    ("posterior_flow", {"flow": "zuko_maf", "hidden": (16,)}),
     ("ratio_bce", {"normalise": "none", "hidden": ()}),
     ("ratio_balanced", {"square": "batch"}),
     ("ratio_nre_c", {"contrastive": 1, "gamma": 3.0}),
@@ -59,11 +69,11 @@ def test_conformance_with_other_options(name: str, params: dict[str, Any], locat
 
 
 def test_fresh_process_gives_the_same_numbers_and_notices_others(tmp_path: Path) -> None:
-    toy = build_toy("gaussian_shift")
-    assert isinstance(toy, SimulatedToy)
     for name in ESTIMATOR_TABLE:
+        toy = build_toy("fnf_two_class" if name in COUPLINGS else "gaussian_shift")
+        assert isinstance(toy, SimulatedToy)
         subject = Subject(name, toy)
-        truth = ComponentConfig("gaussian_shift") if subject.trained.needs_truth else None
+        truth = ComponentConfig(toy.spec.name) if subject.trained.needs_truth else None
         save_probe(tmp_path, subject.trained, ComponentConfig(name), subject.probe, truth)
     tampered = shutil.copytree(tmp_path / "best_gaussian", tmp_path / "tampered") / "weights.safetensors"
     tensors = load_file(tampered)

@@ -117,9 +117,13 @@ def test_reference_is_capped_spread_out_and_optional(location: ExactToy) -> None
         fresh.log_normalisation(torch.ones(3, 2))
 
 
-@pytest.mark.parametrize("transforms", [0, 1])
-def test_posterior_is_a_density_of_theta_and_follows_its_samples(location: ExactToy, transforms: int) -> None:
-    estimator = built("posterior_flow", location, transforms=transforms).double()
+FLOWS = ["nflows_coupling_nsf", "nflows_maf", "nflows_nsf", "normflows_nsf", "normflows_realnvp", "zuko_gf", "zuko_maf", "zuko_nsf"]
+FEW: list[dict[str, object]] = [{"flow": flow, "hidden": (16, 16)} for flow in ("nflows_nsf", "normflows_realnvp", "zuko_gf", "zuko_maf")]
+
+
+@pytest.mark.parametrize("params", [{}, {"transforms": 1}, *FEW], ids=str)
+def test_posterior_is_a_density_of_theta_and_follows_its_samples(location: ExactToy, params: dict[str, object]) -> None:
+    estimator = built("posterior_flow", location, **params).double()
     x = torch.tensor([[[0.7]]], dtype=torch.float64)
     n = 20_000
     draws = estimator.posterior_sample(x, n, torch.Generator().manual_seed(6))[0].detach()
@@ -133,6 +137,33 @@ def test_posterior_is_a_density_of_theta_and_follows_its_samples(location: Exact
     mean = (weight[:, None] * theta).mean(0)
     error = ((weight[:, None] * (theta - mean)).var(0) / n + draws.var(0) / n).sqrt()
     assert ((draws.mean(0) - mean).abs() < 4 * error).all()
+
+
+def test_the_plain_mixture_is_the_default_family(location: ExactToy) -> None:
+    events = prior_events(location, 20, 8)
+    answers = [built(name, location).log_ratio(events.x, events.theta) for name in ("posterior_mixture", "posterior_flow")]
+    assert torch.equal(*answers)
+
+
+@pytest.mark.parametrize("flow", ["mixture", *FLOWS])
+def test_which_posteriors_are_smooth_in_theta(location: ExactToy, flow: str) -> None:
+    """The derivative of a spline's log density has kinks: its curvature grows without limit as one looks closer."""
+    estimator = built("posterior_flow", location, flow=flow, hidden=(16, 16)).double()
+    with torch.no_grad():
+        generator = torch.Generator().manual_seed(2)
+        for parameter in estimator.parameters():
+            parameter += 0.3 * torch.randn(parameter.shape, generator=generator)
+    curvature = []
+    for n in (2_000, 20_000):
+        theta = torch.stack([torch.linspace(-1, 1, n), torch.linspace(2, -1, n)], 1).double()
+        slope = estimator.score(torch.full((n, 1), 0.4), theta).sum(1).detach()
+        curvature.append(float(slope.diff().abs().max()) * n)
+    assert curvature[1] / curvature[0] > 4 if flow.endswith("nsf") else curvature[1] / curvature[0] < 1.5
+
+
+def test_a_flow_without_layers_is_refused(location: ExactToy) -> None:
+    with pytest.raises(InputError, match="at least 1 layer of zuko_maf; got 0"):
+        built("posterior_flow", location, flow="zuko_maf", transforms=0)
 
 
 def test_posterior_over_prior_is_the_evidence_ratio(location: ExactToy) -> None:

@@ -1,0 +1,20 @@
+"""What every learned density under a context can do: flows of any library and mixtures alike."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+
+class ConditionalDistribution(nn.Module, ABC):
+    """Abstract. q(z|c) for z (n, d) and context c (n, context)."""
+
+    @abstractmethod
+    def log_prob(self, z: Tensor, context: Tensor) -> Tensor:
+        """log q of each pair, shape (n,)."""
+
+    @abstractmethod
+    def sample(self, context: Tensor, generator: torch.Generator) -> Tensor:
+        """One z per row of the context, shape (n, d)."""
