@@ -76,6 +76,7 @@ ESTIMATOR_TABLE = {
     "ratio_signed_mixture": "touchneedle.estimators.ratio_signed_mixture:RatioSignedMixture",
     "ratio_signed_pare": "touchneedle.estimators.ratio_signed_pare:RatioSignedPare",
     "ratio_signed_revert": "touchneedle.estimators.ratio_signed_revert:RatioSignedRevert",
+    "ratio_wifi": "touchneedle.estimators.ratio_wifi:RatioWifi",
     "score_sally": "touchneedle.estimators.score_sally:ScoreSally",
     "template_histogram": "touchneedle.estimators.template_histogram:TemplateHistogram",
     "zuko_nsf": "touchneedle.estimators.zuko_nsf:ZukoNsf",
