@@ -57,6 +57,7 @@ TOY_TABLE = {
 
 ESTIMATOR_TABLE = {
     "best_gaussian": "touchneedle.estimators.best_gaussian:BestGaussian",
+    "event_embedding": "touchneedle.estimators.event_embedding:EventEmbedding",
     "factorizable_flow": "touchneedle.estimators.factorizable_flow:FactorizableFlow",
     "mined_alice": "touchneedle.estimators.mined_alice:MinedAlice",
     "mined_alices": "touchneedle.estimators.mined_alices:MinedAlices",
@@ -72,6 +73,7 @@ ESTIMATOR_TABLE = {
     "ratio_morphed": "touchneedle.estimators.ratio_morphed:RatioMorphed",
     "ratio_nre_c": "touchneedle.estimators.ratio_nre_c:RatioNreC",
     "ratio_parametric": "touchneedle.estimators.ratio_parametric:RatioParametric",
+    "ratio_quadratic": "touchneedle.estimators.ratio_quadratic:RatioQuadratic",
     "ratio_regression": "touchneedle.estimators.ratio_regression:RatioRegression",
     "ratio_signed_mixture": "touchneedle.estimators.ratio_signed_mixture:RatioSignedMixture",
     "ratio_signed_pare": "touchneedle.estimators.ratio_signed_pare:RatioSignedPare",
