@@ -31,6 +31,8 @@ from touchneedle.toys.base import Events, EventSource, ToySpec, collect
 
 # Other theta for each x of the validation events.
 _PARTNERS = 8
+# Batches of reference events, whose spread is the error of their mean.
+_BATCHES = 50
 _SPLITS = {"bootstrap": poisson_copies, "partition": partition}
 
 
@@ -81,12 +83,15 @@ class RatioWifi(RatioNetwork):
         return self.log_ratio_modes(x, theta).square().sum(-1)
 
     def log_normalisation_modes(self, theta: Tensor) -> Tensor:
-        """Changes of `log_normalisation` at theta (m, p) along the directions of `log_ratio_modes`, shape (m, k); 0 without one."""
+        """Changes of `log_normalisation` at theta (m, p), shape (m, k + 50): along the directions of `log_ratio_modes`, then its own.
+
+        The latter are the error of a mean over finitely many reference events, from the spread of 50 batches of them.
+        """
         if self.normalise == "none":
             return torch.zeros(len(theta), len(self.weights), dtype=torch.float64, device=self.device)
         theta = self._cast(theta)
-        means = torch.stack([self._mean_features(point) for point in torch.cat([self.nominal[None], theta])])
-        return (means[1:] - means[0]) @ self.weight_factor.double()
+        modes = torch.stack([self._mean_modes(point) for point in torch.cat([self.nominal[None], theta])])
+        return modes[1:] - modes[0]
 
     def finish(self, validation: Events) -> None:
         """Fit the weights on validation events, and learn their covariance."""
@@ -135,12 +140,14 @@ class RatioWifi(RatioNetwork):
     def _modes(self, x: Tensor, theta: Tensor) -> Tensor:
         return (self._features(x, theta) - self._features(x, self.nominal.expand_as(theta))) @ self.weight_factor
 
-    def _mean_features(self, point: Tensor) -> Tensor:
-        """E[r f] / E[r] over the reference events at one point (p,), shape (k,)."""
-        parts = self.reference_x.split(self.rows_per_chunk)
-        features = torch.cat([self._features(x, point.expand(len(x), -1)) for x in parts]).double()
-        log_weight = self.reference_weight.double().log() + features @ self.weights.double()
-        return log_weight.softmax(0) @ features
+    def _mean_modes(self, point: Tensor) -> Tensor:
+        """Modes of log E[r] over the reference events at one point (p,), shape (k + batches,)."""
+        features = self._in_chunks(self._features, self.reference_x, point)
+        share = (self.reference_weight.double().log() + features @ self.weights.double()).softmax(0)
+        # Events of a batch lie apart, so that an order among them does no harm.
+        batch = torch.arange(len(share), device=self.device) % _BATCHES
+        shares = torch.zeros(_BATCHES, dtype=torch.float64, device=self.device).index_add_(0, batch, share)
+        return torch.cat([share @ features @ self.weight_factor.double(), (shares - 1 / _BATCHES) * (_BATCHES / (_BATCHES - 1)) ** 0.5])
 
     def _pair_features(self, events: Events) -> Features:
         """Features of the joint pairs, and of each x with the theta of the next events as they lie."""

@@ -37,7 +37,7 @@ class KnowsItsError(Protocol):
         ...
 
     def log_normalisation_modes(self, theta: Tensor) -> Tensor:
-        """Modes of log_normalisation at theta (m, p), shape (m, k)."""
+        """Modes of log_normalisation at theta (m, p), shape (m, k) or more: after the first k come errors of its own."""
         ...
 
 
@@ -70,10 +70,10 @@ def network_error(likelihood: Likelihood, events: Events, result: FitResult) -> 
     def total_modes(theta: Tensor) -> Tensor:
         """sum_i w_i [m(x_i, theta) - modes of the normalisation] (k,)."""
         weight = events.weight.to(estimator.device).double()
-        modes = estimator.log_ratio_modes(events.x, theta.expand(len(events), -1))
-        total = weight @ modes
+        total = weight @ estimator.log_ratio_modes(events.x, theta.expand(len(events), -1))
         if result.normalisation is not None:
-            total = total - weight.sum() * estimator.log_normalisation_modes(theta[None])[0]
+            normalisation = -weight.sum() * estimator.log_normalisation_modes(theta[None])[0]
+            total = torch.cat([total + normalisation[: len(total)], normalisation[len(total) :]])
         return total.cpu()
 
     shift = result.covariance @ _slopes(total_modes, result.theta, _STEP * step_sizes(likelihood.parameters))

@@ -21,7 +21,7 @@ from touchneedle.estimators.ratio_wifi import RatioWifi
 from touchneedle.inference.fit import fit
 from touchneedle.inference.likelihood import Likelihood
 from touchneedle.inference.network_error import network_error
-from touchneedle.toys.base import Events, ExactToy
+from touchneedle.toys.base import Events, ExactToy, Feature, Normal, Parameter, ParameterSpace, ToySpec
 
 LOSSES: tuple[LossName, ...] = ("likelihood", "cross_entropy")
 # Mean of the two classes of the paper, N(-0.1, 1) and N(0.1, 1): log r = 0.2 x.
@@ -217,28 +217,59 @@ def test_modes_are_changes_along_the_weights(location: ExactToy) -> None:
             torch.testing.assert_close((up - down) / 2e-4, mode.detach(), rtol=1e-4, atol=1e-7)
 
 
+def test_the_error_of_the_normalisation_is_that_of_a_mean(location: ExactToy) -> None:
+    """Of log E[r] at theta less that at nominal, over 5,000 reference events."""
+    estimator = built(location, members=2, hidden=(8,)).double()
+    events = draw(location, 5_000, 10)
+    estimator.prepare(events)
+    point = torch.tensor([[0.6, 1.0]], dtype=torch.float64)
+    modes = estimator.log_normalisation_modes(point)
+    grid = estimator._log_evidence_ratio_grid(events.x.double(), torch.cat([point, torch.zeros(1, 2, dtype=torch.float64)])).exp()
+    relative = (grid / grid.mean(0)).detach()
+    expected = (relative[:, 0] - relative[:, 1]).std() / len(events) ** 0.5
+    assert abs(modes.norm() / expected - 1) < 4 / (2 * 50) ** 0.5
+
+
 def test_negative_weights_are_refused(location: ExactToy) -> None:
     events = draw(location, 100, 8)
     with pytest.raises(SkipCell, match="positive weight"):
         built(location).prepare(events.with_weight(torch.linspace(-0.1, 1, 100)))
 
 
+class Centre(ExactToy):
+    """x ~ N(mu, 1), without nuisances: nothing but the training is uncertain."""
+
+    def __init__(self) -> None:
+        mu = Parameter("mu", "interest", 0.0, (-3.0, 3.0), Normal(0.0, 0.5))
+        self.spec = ToySpec("centre", "1", ParameterSpace((mu,)), (Feature("x"),), ("all",))
+
+    def rates(self, theta: Tensor) -> Tensor:
+        return torch.full((len(theta), 1), 100.0, dtype=torch.float64)
+
+    def _sample(self, theta: Tensor, generator: torch.Generator) -> Events:
+        x = theta + torch.randn(len(theta), 1, generator=generator, dtype=torch.float64)
+        return Events(x.float(), theta, torch.ones(len(theta)))
+
+    def _log_prob(self, x: Tensor, theta: Tensor) -> Tensor:
+        return -0.5 * (x - theta).square().sum(1) - 0.5 * math.log(2 * math.pi)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("split", ["bootstrap", "partition"])
-def test_fits_of_retrained_ensembles_spread_as_predicted(location: ExactToy, split: str) -> None:
-    """One data set, fitted with ensembles that were trained on events of their own."""
-    networks = 16
-    theta = torch.tensor([0.2, 0.0], dtype=torch.float64)
-    data = location.sample(theta.expand(2_000, -1), generator=torch.Generator().manual_seed(9))
+@pytest.mark.parametrize("normalise", ["none", "local"])
+def test_fits_of_retrained_ensembles_spread_as_predicted(normalise: str) -> None:
+    """One data set of 2,000 events, fitted with ensembles that were trained on events of their own."""
+    toy, networks = Centre(), 16
+    data = toy.sample(torch.full((2_000, 1), 0.2, dtype=torch.float64), generator=torch.Generator().manual_seed(9))
     trainer = TrainerConfig(max_epochs=12, batch_size=256, validation_fraction=0.5, threads=1, progress=False, accelerator="cpu")
     results = []
     for seed in range(networks):
-        estimator = built(location, seed, members=4, hidden=(32, 32), split=split)
-        train(estimator, draw(location, 8_000, 100 + seed), trainer, OptimizerConfig(learning_rate=5e-3), seed)
+        estimator = built(toy, seed, members=8, hidden=(32, 32), normalise=normalise)
+        train(estimator, draw(toy, 8_000, 100 + seed), trainer, OptimizerConfig(learning_rate=5e-3), seed)
         likelihood = Likelihood(estimator.double())
         result = fit(likelihood, data)
         results.append((result.theta[0], network_error(likelihood, data, result).sigma[0]))
-    found, sigma = (torch.stack(column) for column in zip(*results, strict=True))
-    ratio = found.std() / sigma.square().mean().sqrt()
-    print(f"{split}: spread {found.std():.4f}, predicted {sigma.square().mean().sqrt():.4f}, mean {found.mean():.4f}")
-    assert abs(ratio.log()) < 4 / (2 * networks) ** 0.5
+    found, sigma = (torch.stack(column).detach() for column in zip(*results, strict=True))
+    expected = sigma.square().mean().sqrt()
+    print(f"{normalise}: spread {found.std():.4f}, predicted {expected:.4f}, mean {found.mean():.4f}, mean of x {data.x.mean():.4f}")
+    assert abs((found.std() / expected).log()) < 4 / (2 * networks) ** 0.5
+    assert abs(found.mean() - data.x.mean()) < 4 * found.std() / networks**0.5
