@@ -59,6 +59,7 @@ ESTIMATOR_TABLE = {
     "best_gaussian": "touchneedle.estimators.best_gaussian:BestGaussian",
     "event_embedding": "touchneedle.estimators.event_embedding:EventEmbedding",
     "factorizable_flow": "touchneedle.estimators.factorizable_flow:FactorizableFlow",
+    "flow_times_ratio": "touchneedle.estimators.flow_times_ratio:FlowTimesRatio",
     "mined_alice": "touchneedle.estimators.mined_alice:MinedAlice",
     "mined_alices": "touchneedle.estimators.mined_alices:MinedAlices",
     "mined_rascal": "touchneedle.estimators.mined_rascal:MinedRascal",
