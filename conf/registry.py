@@ -57,9 +57,11 @@ TOY_TABLE = {
 
 ESTIMATOR_TABLE = {
     "best_gaussian": "touchneedle.estimators.best_gaussian:BestGaussian",
+    "counting": "touchneedle.estimators.counting:Counting",
     "event_embedding": "touchneedle.estimators.event_embedding:EventEmbedding",
     "factorizable_flow": "touchneedle.estimators.factorizable_flow:FactorizableFlow",
     "flow_times_ratio": "touchneedle.estimators.flow_times_ratio:FlowTimesRatio",
+    "kernel_density": "touchneedle.estimators.kernel_density:KernelDensity",
     "mined_alice": "touchneedle.estimators.mined_alice:MinedAlice",
     "mined_alices": "touchneedle.estimators.mined_alices:MinedAlices",
     "mined_rascal": "touchneedle.estimators.mined_rascal:MinedRascal",

@@ -44,10 +44,17 @@ def test_conformance_with_a_hard_support() -> None:
 OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("factorizable_flow", {"layers": 1, "transforms": 1, "damping": 1.0, "residual_features": (16,)}),
     ("posterior_flow", {"transforms": 1, "components": 1, "hidden": (16,)}),
+    ("event_embedding", {"kind": "softmax", "dimensions": 3}),
+    ("flow_times_ratio", {"transforms": 1, "normalise": "none", "candidates": 16}),
+    ("kernel_density", {"bandwidth": "scott", "adaptive": True, "kernels": 200}),
     ("ratio_bce", {"normalise": "none", "hidden": ()}),
+    ("ratio_bce", {"calibration": "isotonic"}),
+    ("ratio_bce", {"calibration": "histogram"}),
     ("ratio_balanced", {"square": "batch"}),
     ("ratio_nre_c", {"contrastive": 1, "gamma": 3.0}),
     ("ratio_parametric", {"degree": 1, "hidden": (16,)}),
+    ("ratio_quadratic", {"positive": False}),
+    ("ratio_wifi", {"split": "partition", "weight_loss": "likelihood", "members": 3}),
     ("template_histogram", {"bins": 7, "degree": 0}),
 ]
 
