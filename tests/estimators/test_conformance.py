@@ -56,6 +56,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("ratio_quadratic", {"positive": False}),
     ("ratio_wifi", {"split": "partition", "weight_loss": "likelihood", "members": 3}),
     ("template_histogram", {"bins": 7, "degree": 0}),
+    ("template_histogram", {"binning": "optimal_observable", "hidden": (16,)}),
 ]
 
 
