@@ -6,12 +6,15 @@ import pytest
 import torch
 from torch import Tensor
 
+from touchneedle.benchmark.config import OptimizerConfig, TrainerConfig
 from touchneedle.benchmark.data import make_events
 from touchneedle.benchmark.metrics.reliability import Labelled, labelled_scores
+from touchneedle.benchmark.train import train
 from touchneedle.conf.errors import SkipCell
 from touchneedle.estimators.base import build_estimator
 from touchneedle.estimators.calibration import CalibrationName, LogitCalibration
-from touchneedle.toys.base import ExactToy
+from touchneedle.estimators.ratio_network import next_partners
+from touchneedle.toys.base import ExactToy, build_toy
 
 NAMES: tuple[CalibrationName, ...] = ("isotonic", "histogram")
 
@@ -101,3 +104,29 @@ def test_negative_weights_cannot_be_calibrated(location: ExactToy) -> None:
     build_estimator("ratio_bce", location.spec).prepare(events)
     with pytest.raises(SkipCell, match="calibration=none"):
         build_estimator("ratio_bce", location.spec, calibration="isotonic").prepare(events)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1])
+def test_a_network_from_few_events_is_calibrated_by_as_many(seed: int) -> None:
+    """The calibration error over fresh pairs, of the same network with and without: it was not confident enough."""
+    toy, n = build_toy("mass_bump"), 40_000
+    assert isinstance(toy, ExactToy)
+    generator = torch.Generator().manual_seed(9)
+    test = toy.sample(toy.spec.parameters.sample_prior(n, generator), generator=generator)
+    label = torch.tensor([1.0, 0.0], dtype=torch.float64).repeat_interleave(n)
+    trainer = TrainerConfig(accelerator="cpu", progress=False, threads=1, max_epochs=30, validation_fraction=0.5)
+    errors = {}
+    for name in ("none", *NAMES):
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            estimator = build_estimator("ratio_bce", toy.spec, calibration=name)
+        train(estimator, make_events(toy, 2_000, "prior", seed), trainer, OptimizerConfig(), seed)
+        estimator.double()
+        with torch.no_grad():
+            logit = torch.cat([estimator.relative_log_prob(test.x, test.theta[of]) for of in (slice(None), next_partners(n, 1)[0])])
+        errors[name] = ece(logit, label, torch.ones_like(label))
+    print(seed, {name: [round(float(number), 4) for number in error] for name, error in errors.items()})
+    for name in NAMES:
+        gain, stderr = errors["none"][0] - errors[name][0], errors["none"][1].hypot(errors[name][1])
+        assert gain > 5 * stderr

@@ -164,7 +164,7 @@ def squared_error(name: str, toy: ExactToy, seed: int, **params: object) -> Tens
     [
         ("eft_quadratic", "ratio_quadratic", {}),
         ("amplitude_interference", "ratio_quadratic", {"basis": "interference"}),
-        ("mixture_weights", "event_embedding", {}),
+        ("mixture_weights", "event_embedding", {"kind": "softmax"}),
     ],
 )
 def test_structure_beats_a_classifier_at_equal_events(toy_name: str, name: str, params: dict[str, object]) -> None:
