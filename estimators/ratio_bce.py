@@ -3,29 +3,72 @@
 Cranmer, Pavez, Louppe 2015, arXiv:1506.02169 (CARL), eqs. 4 and 5; amortised over theta as in
 Hermans, Begy, Louppe 2020, arXiv:1903.04057, algorithm 1. The logit of the best classifier is
 log p(x, theta) / (p(x) p(theta)). With template designs p(theta) is the discrete distribution of the
-design's points, and theta between them is interpolated by the network.
+design's points, and theta between them is interpolated by the network. The logit may be calibrated
+on validation events: one monotone map for all theta (arXiv:1506.02169, section 3).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
 
-from touchneedle.estimators.ratio_network import RatioNetwork, RatioNetworkConfig, cross_entropy
-from touchneedle.toys.base import Events
+from touchneedle.conf.errors import SkipCell
+from touchneedle.estimators.calibration import LogitCalibration
+from touchneedle.estimators.ratio_network import RatioNetwork, RatioNetworkConfig, cross_entropy, next_partners
+from touchneedle.toys.base import Events, EventSource, ToySpec, collect
+
+# Other theta for each x of the validation events: the class of shuffled pairs is then known better than the other.
+_PARTNERS = 8
 
 
 @dataclass
 class RatioBceConfig(RatioNetworkConfig):
-    """Options of `RatioBce`: those of every `RatioNetwork`."""
+    """Options of `RatioBce`: those of every `RatioNetwork`, and the calibration.
+
+    Attributes:
+        calibration: of the logit on validation events, ``isotonic`` or ``histogram`` (see `LogitCalibration`).
+    """
+
+    calibration: Literal["none", "isotonic", "histogram"] = "none"
 
 
 class RatioBce(RatioNetwork):
-    """The logit of a classifier of (x, theta) pairs, trained by weighted binary cross-entropy."""
+    """The logit of a classifier of (x, theta) pairs, trained by weighted binary cross-entropy.
+
+    A calibration needs events of positive weight: `prepare` raises `SkipCell` for others.
+    """
 
     Config = RatioBceConfig
 
+    def __init__(self, spec: ToySpec, config: RatioBceConfig) -> None:
+        super().__init__(spec, config)
+        self.calibration = LogitCalibration()
+
+    def finish(self, validation: Events) -> None:
+        """Learn the calibration, if one is asked for."""
+        if self.config.calibration == "none":
+            return
+        events = self._cast_events(validation)
+        weight = events.weight / events.weight.mean()
+        partners = next_partners(len(events), _PARTNERS).to(events.x.device)
+        with torch.no_grad():
+            logits = [self.relative_log_prob(events.x, events.theta[each]) for each in (slice(None), *partners)]
+        weights = [weight, *(weight * weight[partner] / len(partners) for partner in partners)]
+        label = torch.zeros(len(logits), len(events), dtype=weight.dtype, device=weight.device)
+        label[0] = 1
+        self.calibration.learn(torch.cat(logits), label.flatten(), torch.cat(weights), self.config.calibration)
+
+    def _prepare(self, source: EventSource) -> None:
+        events = collect(source)
+        if self.config.calibration != "none" and bool((events.weight < 0).any()):
+            raise SkipCell("ratio_bce: a calibration needs events of positive weight; choose calibration=none")
+        super()._prepare(events)
+
     def _loss(self, events: Events, generator: torch.Generator) -> Tensor:
         return cross_entropy(self._pairs(events, generator))
+
+    def _log_evidence_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
+        return self.calibration(super()._log_evidence_ratio(x, theta))

@@ -112,3 +112,8 @@ def random_partners(n: int, count: int, generator: torch.Generator) -> Tensor:
     for shift, partner in enumerate(partners, start=1):
         partner[order] = order.roll(shift)
     return partners
+
+
+def next_partners(n: int, count: int) -> Tensor:
+    """For each event the ``count`` that follow it in a circle, at most n - 1: shape (count, n); for methods that draw no random numbers."""
+    return torch.stack([torch.arange(n).roll(-shift) for shift in range(1, max(1, min(count, n - 1)) + 1)])

@@ -23,6 +23,21 @@ def entries_at_rows(table: Callable[[Tensor], Tensor], theta: Tensor, column: Te
     return value[code, column] + (jacobian[code, column] * (theta - theta.detach())).sum(-1)
 
 
+def values_at_rows(function: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:
+    """``function(theta)``, shape (n,), from ``function`` (k, p) -> (k,) and theta (n, p): each distinct row is computed once.
+
+    Values and first derivatives in theta are exact; nothing else is differentiated.
+    """
+    rows, code = _distinct_rows(theta.detach())
+    if not (torch.is_grad_enabled() and theta.requires_grad):
+        with torch.no_grad():
+            return function(rows)[code].to(theta)
+    rows = rows.requires_grad_()
+    value = function(rows)
+    (slope,) = torch.autograd.grad(value.sum(), rows)
+    return value.detach()[code].to(theta) + (slope[code] * (theta - theta.detach())).sum(-1)
+
+
 def _with_jacobian(table: Callable[[Tensor], Tensor], rows: Tensor) -> tuple[Tensor, Tensor]:
     """The table (k, cells) and its derivatives (k, cells, p); each row of theta moves its own row alone."""
     rows = rows.requires_grad_()

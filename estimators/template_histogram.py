@@ -4,27 +4,31 @@ x is cut into equal-mass cells. Each template (nominal, and each nuisance alone 
 cell probabilities that are smooth in the parameters of interest. A nuisance multiplies the nominal
 probability of a cell by the interpolated ratio of its templates; the product over nuisances is
 normalised again over cells, so that the answer is a density (constant within a cell).
-(Cranmer et al. 2012, CERN-OPEN-2012-016, HistFactory.)
+(Cranmer et al. 2012, CERN-OPEN-2012-016, HistFactory.) The cells are cut in x itself, or in learned optimal
+observables of x: one for each parameter of interest, trained first on the same events.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import ClassVar
+from dataclasses import dataclass, replace
+from typing import ClassVar, Literal
 
 import torch
 from pydantic import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from touchneedle.conf.errors import SkipCell
 from touchneedle.estimators.base import Capability, Design, Estimator
 from touchneedle.estimators.cells import EqualMassCells
 from touchneedle.estimators.interpolation import log_interpolate_code4
 from touchneedle.estimators.monomials import count_monomials, monomials
+from touchneedle.estimators.optimal_observable import OptimalObservable
+from touchneedle.estimators.ratio_network import cross_entropy
 from touchneedle.estimators.shared_rows import entries_at_rows
 from touchneedle.estimators.standardise import Standardise, mean_weight
 from touchneedle.estimators.template_fit import Penalty, fit_cells, monomial_counts
 from touchneedle.estimators.templates import Templates
-from touchneedle.toys.base import Events, EventSource, ToySpec, collect
+from touchneedle.toys.base import Events, EventSource, ToySpec, collect, concatenate
 
 
 @dataclass
@@ -36,16 +40,20 @@ class TemplateHistogramConfig:
         degree: degree of the polynomial in the parameters of interest.
         pseudo_events: events per cell added to each template, shared as in nominal (flat for nominal itself).
         ridge: precision (in events) that pulls the dependence on the parameters of interest to nominal's.
+        binning: cells of equal mass in x (``quantile``) or in optimal observables (``optimal_observable``).
+        hidden: widths of the hidden layers of the observables' network (SiLU).
     """
 
     bins: PositiveInt = 40
     degree: NonNegativeInt = 2
     pseudo_events: PositiveFloat = 3.0
     ridge: NonNegativeFloat = 10.0
+    binning: Literal["quantile", "optimal_observable"] = "quantile"
+    hidden: tuple[PositiveInt, ...] = (64, 64)
 
 
 class TemplateHistogram(Estimator):
-    """Binned densities; fitted in `prepare`, without gradient training.
+    """Binned densities; fitted in `prepare`, without gradient training, or in `finish` once observables are trained.
 
     Needs events at the templates: `prepare` raises `SkipCell` naming the one that is missing. Design
     ``prior`` therefore works only for toys without nuisances; events at joint anchors are not used.
@@ -62,23 +70,52 @@ class TemplateHistogram(Estimator):
         super().__init__(spec, config)
         self.interest = list(spec.parameters.interest)
         self.templates = Templates(spec.parameters, "template_histogram")
+        if config.binning == "optimal_observable" and not self.interest:
+            raise SkipCell(f"template_histogram: optimal observables need a parameter of interest; toy {spec.name} has none")
+        self.observable = OptimalObservable(spec, config.hidden) if config.binning == "optimal_observable" else None
         self.cells = EqualMassCells(config.bins)
         self.standardise_interest = Standardise(len(self.interest))
         terms = count_monomials(len(self.interest), config.degree)
         self.register_buffer("coefficients", torch.zeros(len(self.templates), config.bins, terms))
 
+    def finish(self, validation: Events) -> None:
+        """Fill the templates, if they wait for their observables."""
+        if self.observable is not None:
+            self._fill(concatenate([self._training, validation]))
+            del self._training
+
     def _prepare(self, source: EventSource) -> None:
         events = collect(source)
         mean_weight(events.weight)
-        members = self.templates.members(events.theta)
-        self.templates.require_all(members)
+        self.templates.require_all(self.templates.members(events.theta))
+        if self.observable is None:
+            self._fill(events)
+        else:
+            self.observable.learn(events)
+            # Until `finish`: templates are no part of the training.
+            self._training = events
+
+    def _loss(self, events: Events, generator: torch.Generator) -> Tensor:
+        if self.observable is None:
+            return super()._loss(events, generator)
+        return cross_entropy(self.observable.pairs(events, generator))
+
+    def _fill(self, events: Events) -> None:
         self.standardise_interest.learn(events.theta[:, self.interest], events.weight)
-        self.cells.learn(events.x, events.weight.double().abs(), self._order(events))
+        binned = replace(events, x=self._binned_columns(events.x))
+        self.cells.learn(binned.x, events.weight.double().abs(), self._order(binned))
         templates: list[Tensor] = []
-        for mask in members.T:
+        for mask in self.templates.members(events.theta).T:
             prior = templates[0] if templates else torch.zeros(self.coefficients.shape[1:], dtype=torch.float64)
-            templates.append(self._fit(events[mask], prior))
+            templates.append(self._fit(binned[mask], prior))
         self.coefficients = torch.stack(templates).to(self.coefficients)
+
+    def _binned_columns(self, x: Tensor) -> Tensor:
+        """What the cells are cut in: x (n, d), or its observables (n, k)."""
+        if self.observable is None:
+            return x
+        with torch.no_grad():
+            return torch.cat([self.observable(part) for part in self._cast(x).split(self.rows_per_chunk)])
 
     def _fit(self, events: Events, prior: Tensor) -> Tensor:
         z = self.standardise_interest(events.theta[:, self.interest].double())
@@ -91,20 +128,21 @@ class TemplateHistogram(Estimator):
         columns = torch.cat([events.x, events.theta[:, self.interest]], 1).double()
         weight = events.weight.double().abs()[:, None]
         centred = columns - (weight * columns).sum(0) / weight.sum()
+        d = events.x.shape[1]
         covariance = centred.T @ (weight * centred)
         norm = covariance.diagonal().clamp_min(torch.finfo(torch.float32).tiny).sqrt()
-        correlation = (covariance / norm / norm[:, None]).abs()[: self.spec.x_dim, self.spec.x_dim :]
-        strength = correlation.amax(1) if self.interest else norm[: self.spec.x_dim] * 0
+        correlation = (covariance / norm / norm[:, None]).abs()[:d, d:]
+        strength = correlation.amax(1) if self.interest else norm[:d] * 0
         return strength.argsort(descending=True, stable=True).tolist()
 
     def _log_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
-        cell = self.cells(x)
+        cell = self.cells(self._binned_columns(x))
         at_nominal = self._log_cell_probability(self.nominal[None])[0]
         return entries_at_rows(self._log_cell_probability, theta, cell) - at_nominal[cell]
 
     def _log_ratio_grid(self, x: Tensor, theta: Tensor) -> Tensor:
         table = self._log_cell_probability(torch.cat([self.nominal[None], theta]))
-        return (table[1:] - table[0]).T[self.cells(x)]
+        return (table[1:] - table[0]).T[self.cells(self._binned_columns(x))]
 
     def _log_cell_probability(self, theta: Tensor) -> Tensor:
         """log p_b(theta), shape (n, cells), normalised over cells."""

@@ -54,11 +54,19 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("nflows_nsf", {"transforms": 1, "hidden_features": (16,), "bins": 3}),
     ("posterior_flow", {"transforms": 1, "components": 1, "hidden": (16,)}),
     ("posterior_flow", {"flow": "zuko_maf", "hidden": (16,)}),
+    ("event_embedding", {"kind": "softmax", "dimensions": 3}),
+    ("flow_times_ratio", {"transforms": 1, "normalise": "none", "candidates": 16}),
+    ("kernel_density", {"bandwidth": "scott", "adaptive": True, "kernels": 200}),
     ("ratio_bce", {"normalise": "none", "hidden": ()}),
+    ("ratio_bce", {"calibration": "isotonic"}),
+    ("ratio_bce", {"calibration": "histogram"}),
     ("ratio_balanced", {"square": "batch"}),
     ("ratio_nre_c", {"contrastive": 1, "gamma": 3.0}),
     ("ratio_parametric", {"degree": 1, "hidden": (16,)}),
+    ("ratio_quadratic", {"positive": False}),
+    ("ratio_wifi", {"split": "partition", "weight_loss": "likelihood", "members": 3}),
     ("template_histogram", {"bins": 7, "degree": 0}),
+    ("template_histogram", {"binning": "optimal_observable", "hidden": (16,)}),
 ]
 
 
