@@ -57,7 +57,9 @@ TOY_TABLE = {
 
 ESTIMATOR_TABLE = {
     "best_gaussian": "touchneedle.estimators.best_gaussian:BestGaussian",
+    "diffusion_likelihood": "touchneedle.estimators.diffusion_likelihood:DiffusionLikelihood",
     "factorizable_flow": "touchneedle.estimators.factorizable_flow:FactorizableFlow",
+    "flow_matching": "touchneedle.estimators.flow_matching:FlowMatching",
     "mined_alice": "touchneedle.estimators.mined_alice:MinedAlice",
     "mined_alices": "touchneedle.estimators.mined_alices:MinedAlices",
     "mined_rascal": "touchneedle.estimators.mined_rascal:MinedRascal",
@@ -67,6 +69,8 @@ ESTIMATOR_TABLE = {
     "oracle_narrow": "touchneedle.estimators.oracle_narrow:OracleNarrow",
     "oracle_shifted": "touchneedle.estimators.oracle_shifted:OracleShifted",
     "posterior_flow": "touchneedle.estimators.posterior_flow:PosteriorFlow",
+    "posterior_flow_matching": "touchneedle.estimators.posterior_flow_matching:PosteriorFlowMatching",
+    "posterior_score": "touchneedle.estimators.posterior_score:PosteriorScore",
     "ratio_balanced": "touchneedle.estimators.ratio_balanced:RatioBalanced",
     "ratio_bce": "touchneedle.estimators.ratio_bce:RatioBce",
     "ratio_morphed": "touchneedle.estimators.ratio_morphed:RatioMorphed",
