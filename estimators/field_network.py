@@ -109,8 +109,8 @@ class PotentialNetwork(ShiftedLayers):
 
 def _silu_and_slope(value: Tensor) -> tuple[Tensor, Tensor]:
     gate = value.sigmoid()
-    silu = value * gate
-    return silu, gate + silu * (1 - gate)
+    activation = value * gate
+    return activation, torch.addcmul(gate, activation, 1 - gate)
 
 
 def _silu_curvature(value: Tensor) -> Tensor:

@@ -38,7 +38,7 @@ class OdeConfig:
         tolerance: largest rms change of the log density when steps are halved, on validation events.
     """
 
-    steps: PositiveInt = 4
+    steps: PositiveInt = 2
     max_steps: PositiveInt = 128
     tolerance: PositiveFloat = 3e-3
 
