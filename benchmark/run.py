@@ -203,6 +203,7 @@ def _cost(scores: Scores, log: TrainingLog, estimator: Estimator) -> dict[str, f
         "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "threads": torch.get_num_threads(),
         "load_average": os.getloadavg()[0],
+        **estimator.cost(),
         **scores.cost,
     }
 

@@ -207,6 +207,10 @@ class Estimator(nn.Module, ABC):
         """``n`` draws from p(theta|x_1..x_k) for each set in x (b, k, d): shape (b, n, p)."""
         return self._posterior_sample(self._cast(self._check_sets(x)), n, generator).double().to(x.device)
 
+    def cost(self) -> dict[str, float | int]:
+        """What an answer costs in the method's own terms (steps, evaluations of a network); part of a record's cost."""
+        return {}
+
     # Housekeeping.
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 
 import torch
@@ -18,3 +19,8 @@ class ConditionalDistribution(nn.Module, ABC):
     @abstractmethod
     def sample(self, context: Tensor, generator: torch.Generator) -> Tensor:
         """One z per row of the context, shape (n, d)."""
+
+
+def log_standard_normal(noise: Tensor) -> Tensor:
+    """log N(noise; 0, 1) of the columns together, shape (n,) from (n, d)."""
+    return -0.5 * (noise**2 + math.log(2 * math.pi)).sum(-1)

@@ -11,7 +11,6 @@ A layer that couples halves of z needs two columns at least; an autoregressive o
 from __future__ import annotations
 
 import copy
-import math
 from abc import abstractmethod
 from collections.abc import Sequence
 
@@ -19,7 +18,7 @@ import torch
 from torch import Tensor
 
 from touchneedle.conf.errors import InputError, SkipCell
-from touchneedle.estimators.conditional_distribution import ConditionalDistribution
+from touchneedle.estimators.conditional_distribution import ConditionalDistribution, log_standard_normal
 
 # Splines are the identity beyond that many standard deviations.
 SPLINE_REACH = 5
@@ -60,11 +59,6 @@ class ConditionalFlow(ConditionalDistribution):
         """One z per row of the context (n, c), shape (n, d); noise comes from ``generator``, never from the library."""
         noise = torch.randn(len(context), self.features, generator=generator, dtype=torch.float64, device=generator.device)
         return self.from_noise(noise.to(context.device), context)
-
-
-def log_standard_normal(noise: Tensor) -> Tensor:
-    """log N(noise; 0, 1) of the columns together, shape (n,) from (n, d)."""
-    return -0.5 * (noise**2 + math.log(2 * math.pi)).sum(-1)
 
 
 def coupled_columns(features: int, transforms: int) -> list[Tensor]:

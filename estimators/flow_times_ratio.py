@@ -20,9 +20,10 @@ from torch import Tensor
 
 from touchneedle.conf.errors import SkipCell
 from touchneedle.estimators.base import Capability, Stage
-from touchneedle.estimators.flow_density import FlowDensity, SplineFlowConfig, flow_log_prob, flow_sample, spline_flow
+from touchneedle.estimators.flow_density import FlowDensity, SplineFlowConfig
 from touchneedle.estimators.ratio_network import RatioNetwork, RatioNetworkConfig, cross_entropy
 from touchneedle.estimators.shared_rows import values_at_rows
+from touchneedle.estimators.zuko_flows import spline_autoregressive
 from touchneedle.toys.base import Events, EventSource, ToySpec, collect
 
 
@@ -100,25 +101,24 @@ class MarginalFlow(FlowDensity):
     def __init__(self, spec: ToySpec, config: SplineFlowConfig) -> None:
         super().__init__(spec, config)
         # A constant context: zuko has no splines of a single feature without one.
-        self.flow = spline_flow(spec.x_dim, 1, config)
+        self.flow = spline_autoregressive(spec.x_dim, 1, config)
 
     def spread_points(self, count: int) -> Tensor:
         """``count`` quasi-random events of the flow, the images of scrambled Sobol points: shape (count, d)."""
         sobol = torch.quasirandom.SobolEngine(self.spec.x_dim, scramble=True, seed=0)
         uniform = sobol.draw(count, dtype=torch.float64).clamp(1e-9, 1 - 1e-9)
-        with torch.no_grad():
-            noise = torch.special.ndtri(uniform).to(self.nominal)
-            z = self.flow.transform(_constant(noise)).inv(noise)
+        noise = torch.special.ndtri(uniform).to(self.nominal)
+        z = self.flow.from_noise(noise, _constant(noise))
         return self.support.inverse(self.standardise_x.inverse(z))
 
     def _prepare_theta(self, events: Events) -> None:
         """Nothing: there is no context."""
 
     def _log_density_scaled(self, z: Tensor, theta: Tensor) -> Tensor:
-        return flow_log_prob(self.flow, z, _constant(z))
+        return self.flow.log_prob(z, _constant(z))
 
     def _sample_scaled(self, theta: Tensor, generator: torch.Generator) -> Tensor:
-        return flow_sample(self.flow, _constant(theta), self.spec.x_dim, generator)
+        return self.flow.sample(_constant(theta), generator)
 
 
 def _constant(rows: Tensor) -> Tensor:

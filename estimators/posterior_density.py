@@ -1,49 +1,26 @@
-"""Neural posterior estimation, turned into a likelihood ratio through the prior: what its families share.
+"""Posteriors of single events in coordinates u whose prior is N(0, 1)^p: the frame that all of them share.
 
-The posterior is a density of u given x, where u = spec.parameters.to_normal(theta) has the prior
-N(0, 1)^p: log p(x|theta) / p(x) = log q(u|x) - log N(u), and the Jacobian of u cancels. The family should be
-smooth in u, because any roughness in theta is multiplied by the number of events. Needs events from the prior.
+With u = spec.parameters.to_normal(theta), log p(x|theta) / p(x) = log q(u|x) - log N(u): the Jacobian of u cancels.
 """
 
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import torch
-from pydantic import PositiveInt
 from torch import Tensor
 
 from touchneedle.conf.errors import InputError
 from touchneedle.estimators.base import Capability, Design
-from touchneedle.estimators.conditional_distribution import ConditionalDistribution
-from touchneedle.estimators.conditional_flow import log_standard_normal
-from touchneedle.estimators.mixture import GaussianMixture
-from touchneedle.estimators.normalisation import EvidenceRatio, Normalise
+from touchneedle.estimators.conditional_distribution import log_standard_normal
+from touchneedle.estimators.normalisation import EvidenceRatio
 from touchneedle.estimators.standardise import Standardise, mean_weight
 from touchneedle.toys.base import Events, EventSource, ToySpec, collect
 
 
-@dataclass
-class PosteriorConfig:
-    """Options of every `PosteriorDensity`.
-
-    Attributes:
-        components: Gaussians in a mixture.
-        hidden: widths of the hidden layers of all networks (SiLU).
-        normalise: ``local`` keeps reference events for the normalisation in fits, ``none`` does not.
-        reference_events: at most that many training events are kept.
-    """
-
-    components: PositiveInt = 4
-    hidden: tuple[PositiveInt, ...] = (128, 128)
-    normalise: Normalise = "local"
-    reference_events: PositiveInt = 20_000
-
-
 class PosteriorDensity(EvidenceRatio):
-    """Abstract. A density of theta for every x, trained by weighted maximum likelihood; write ``_build_density``."""
+    """Abstract. A density of theta for every x; write ``_log_density`` and ``_sample_normal``."""
 
     capabilities: ClassVar[frozenset[Capability]] = frozenset({"score", "posterior_log_prob", "posterior_sample"})
     designs: ClassVar[frozenset[Design]] = frozenset({"prior"})
@@ -53,13 +30,16 @@ class PosteriorDensity(EvidenceRatio):
     def __init__(self, spec: ToySpec, config: Any) -> None:
         super().__init__(spec, config)
         self.standardise_x = Standardise.of_features(spec.features)
-        self.density = self._build_density(spec.theta_dim, self.standardise_x.dim)
         self.register_buffer("mean_weight", torch.ones(()))
         self._register_reference(config.normalise)
 
     @abstractmethod
-    def _build_density(self, features: int, context: int) -> ConditionalDistribution:
-        """q of u (n, features) under a context (n, context)."""
+    def _log_density(self, u: Tensor, x: Tensor) -> Tensor:
+        """log q(u|x), shape (n,)."""
+
+    @abstractmethod
+    def _sample_normal(self, x: Tensor, generator: torch.Generator) -> Tensor:
+        """One u per row of x, shape (n, p)."""
 
     def _prepare(self, source: EventSource) -> None:
         events = collect(source)
@@ -71,29 +51,20 @@ class PosteriorDensity(EvidenceRatio):
         return -events.weight / self.mean_weight * self._log_density(self._to_normal(events.theta), events.x)
 
     def _log_evidence_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
+        return self._log_posterior_over_prior(x, theta)
+
+    def _log_posterior_over_prior(self, x: Tensor, theta: Tensor) -> Tensor:
         u = self._to_normal(theta)
         return self._log_density(u, x) - log_standard_normal(u)
 
-    def _log_evidence_ratio_grid(self, x: Tensor, theta: Tensor) -> Tensor:
-        if not isinstance(self.density, GaussianMixture):
-            return super()._log_evidence_ratio_grid(x, theta)
-        u = self._to_normal(theta)
-        return self.density.log_prob_grid(u, self.standardise_x(x)) - log_standard_normal(u)
-
     def _posterior_log_prob(self, theta: Tensor, x: Tensor) -> Tensor:
-        single = self._single(x)
-        return self._log_evidence_ratio(single, theta).double() + self.spec.parameters.log_prior(theta.double())
+        ratio = self._log_posterior_over_prior(self._single(x), theta)
+        return ratio.double() + self.spec.parameters.log_prior(theta.double())
 
     def _posterior_sample(self, x: Tensor, n: int, generator: torch.Generator) -> Tensor:
-        context = self.standardise_x(self._single(x)).repeat_interleave(n, 0)
         with torch.no_grad():
-            u = self.density.sample(context, generator)
-        theta = self.spec.parameters.from_normal(u.double())
-        return theta.reshape(len(x), n, -1)
-
-    def _log_density(self, u: Tensor, x: Tensor) -> Tensor:
-        """log q(u|x), shape (n,)."""
-        return self.density.log_prob(u, self.standardise_x(x))
+            u = self._sample_normal(self._single(x).repeat_interleave(n, 0), generator)
+        return self.spec.parameters.from_normal(u.double()).reshape(len(x), n, -1)
 
     def _to_normal(self, theta: Tensor) -> Tensor:
         # In float64: near an edge of the prior 1 - 1e-12 is not a float32 number.
@@ -101,5 +72,5 @@ class PosteriorDensity(EvidenceRatio):
 
     def _single(self, x: Tensor) -> Tensor:
         if x.shape[1] != 1:
-            raise InputError(f"x: a posterior network knows the posterior of single events, shape (b, 1, d); got {tuple(x.shape)}")
+            raise InputError(f"x: {type(self).__name__} knows the posterior of single events, shape (b, 1, d); got {tuple(x.shape)}")
         return x[:, 0]

@@ -22,13 +22,13 @@ from touchneedle.estimators.conditional_flow import ConditionalFlow
 from touchneedle.estimators.flow_density import SplineFlowConfig
 from touchneedle.estimators.flow_families import FlowFamily, build_flow
 from touchneedle.estimators.mixture import GaussianMixture
-from touchneedle.estimators.posterior_density import PosteriorConfig, PosteriorDensity
+from touchneedle.estimators.posterior_network import PosteriorNetwork, PosteriorNetworkConfig
 
 _LAYERS = 3
 
 
 @dataclass
-class PosteriorFlowConfig(PosteriorConfig):
+class PosteriorFlowConfig(PosteriorNetworkConfig):
     """Options of `PosteriorFlow`, beside those of every posterior.
 
     Attributes:
@@ -44,7 +44,7 @@ class PosteriorFlowConfig(PosteriorConfig):
     bins: PositiveInt = 8
 
 
-class PosteriorFlow(PosteriorDensity):
+class PosteriorFlow(PosteriorNetwork):
     """A density of theta for every x, of a family that can be chosen."""
 
     Config = PosteriorFlowConfig

@@ -9,15 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from touchneedle.estimators.mixture import GaussianMixture
-from touchneedle.estimators.posterior_density import PosteriorConfig, PosteriorDensity
+from touchneedle.estimators.posterior_network import PosteriorNetwork, PosteriorNetworkConfig
 
 
 @dataclass
-class PosteriorMixtureConfig(PosteriorConfig):
-    """Options of `PosteriorMixture`: those of `PosteriorConfig`."""
+class PosteriorMixtureConfig(PosteriorNetworkConfig):
+    """Options of `PosteriorMixture`: those of `PosteriorNetworkConfig`."""
 
 
-class PosteriorMixture(PosteriorDensity):
+class PosteriorMixture(PosteriorNetwork):
     """A mixture of Gaussians whose context is x."""
 
     Config = PosteriorMixtureConfig

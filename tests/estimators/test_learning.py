@@ -11,7 +11,9 @@ from touchneedle.estimators.base import Estimator, build_estimator
 from touchneedle.toys.base import Events, ExactToy
 
 RATIOS = ["ratio_balanced", "ratio_bce", "ratio_nre_c", "ratio_parametric", "ratio_regression"]
-TRAINED = ["posterior_flow", *RATIOS, "zuko_nsf"]
+TRAINED = [
+    "diffusion_likelihood", "flow_matching", "posterior_flow", "posterior_flow_matching", "posterior_score", *RATIOS, "zuko_nsf",
+]  # fmt: skip
 
 
 def draw(toy: ExactToy, n: int, seed: int) -> Events:
