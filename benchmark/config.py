@@ -122,14 +122,15 @@ class EnsembleConfig:
         members: number of networks; 1 for none.
         resample: what tells them apart: ``seed`` (initial weights) or ``bootstrap`` (each event's weight is multiplied by
             a Poisson(1) number; the initial weights are the same, so that the spread is that of the data).
-        combine: ``mean`` of their log_ratio, or ``average`` of their likelihoods of a set of events.
+        combine: ``mean`` of their log_ratio, ``wifi`` (a linear combination fitted to the validation events, whose error is known),
+            or ``average`` of their likelihoods of a set of events (which fits cannot sum over events).
         stacked: train all in one pass: ``yes``, ``no``, or ``auto``: on a GPU. The result is the same.
     """
 
     name: str = "none"
     members: PositiveInt = 1
     resample: Literal["seed", "bootstrap"] = "seed"
-    combine: Literal["mean", "average"] = "mean"
+    combine: Literal["mean", "wifi", "average"] = "mean"
     stacked: Literal["auto", "yes", "no"] = "auto"
 
 

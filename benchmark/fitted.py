@@ -18,9 +18,10 @@ from touchneedle.benchmark.training_log import TrainingLog
 from touchneedle.conf.errors import InputError, SkipCell
 from touchneedle.estimators.base import Estimator, build_estimator
 from touchneedle.estimators.ensemble import AveragedEnsemble, Ensemble
+from touchneedle.estimators.wifi_ensemble import WifiEnsemble
 from touchneedle.toys.base import Events, Toy
 
-ENSEMBLES = {"mean": Ensemble, "average": AveragedEnsemble}
+ENSEMBLES = {"mean": Ensemble, "average": AveragedEnsemble, "wifi": WifiEnsemble}
 
 
 def fitted(config: ExperimentConfig, toy: Toy, fit_id: str) -> tuple[Estimator, TrainingLog]:
@@ -97,7 +98,7 @@ def _train_members(estimator: Estimator, events: Events, config: ExperimentConfi
 
     if not isinstance(estimator, Ensemble):
         return train(estimator, events, config.trainer, config.optimizer, seed, start_of(config))
-    return train_ensemble(estimator.estimators, events, config.trainer, config.optimizer, config.ensemble, seed, start_of(config))
+    return train_ensemble(estimator, events, config.trainer, config.optimizer, config.ensemble, seed, start_of(config))
 
 
 def start_of(config: ExperimentConfig) -> dict[str, Tensor] | None:

@@ -20,6 +20,7 @@ from touchneedle.benchmark.training_log import TrainingLog
 from touchneedle.benchmark.training_loop import NOT_BY_ELEMENT, events_of, run_stage
 from touchneedle.conf.errors import InputError, SkipCell
 from touchneedle.estimators.base import Estimator, Stage
+from touchneedle.estimators.ensemble import Ensemble
 from touchneedle.toys.base import Events, EventSource, collect
 
 Start = Mapping[str, Tensor] | None
@@ -49,7 +50,7 @@ def train(
 
 
 def train_ensemble(
-    members: Sequence[Estimator],
+    estimator: Ensemble,
     source: EventSource,
     trainer: TrainerConfig,
     optimizer: OptimizerConfig,
@@ -57,16 +58,34 @@ def train_ensemble(
     seed: int,
     start: Start = None,
 ) -> TrainingLog:
-    """Train members of one kind in place; the log is that of the first, with the seconds of all.
+    """Train the members of an ensemble in place, and finish it; the log is that of the first, with the seconds of all.
 
     All share the order of events and the randomness of the loss, so that they differ by what the ensemble is about:
     their initial weights, or their Poisson(1) weights (bootstrap; validation events keep their own). In one stacked
     pass where the method and the optimiser allow it (see `members`), else one after the other, with equal results.
     """
     events = _checked(source)
+    members = estimator.estimators
     weights = [_resampled(events.weight, ensemble, seed, k) for k in range(len(members))]
-    if not _together(ensemble, trainer):
-        return _one_by_one(members, events, weights, trainer, optimizer, seed, start)
+    train_all = _stacked if _together(ensemble, trainer) else _one_by_one
+    log = train_all(members, events, weights, trainer, optimizer, seed, start)
+    begun = time.perf_counter()
+    estimator.eval()
+    estimator.finish(_split(events, trainer.validation_fraction)[1])
+    log.seconds += time.perf_counter() - begun
+    return log
+
+
+def _stacked(
+    members: Sequence[Estimator],
+    events: Events,
+    weights: Sequence[Tensor],
+    trainer: TrainerConfig,
+    optimizer: OptimizerConfig,
+    seed: int,
+    start: Start,
+) -> TrainingLog:
+    """All members in one pass, if the method and the optimiser allow it."""
     begun = time.perf_counter()
     training, validation = _split(events, trainer.validation_fraction)
     kept = _split_rows(len(events), trainer.validation_fraction)[0]
@@ -74,7 +93,7 @@ def train_ensemble(
         _prepare(member, training.with_weight(weight[kept]) if member.stages() else events.with_weight(weight), start)
     if optimizer.name in NOT_BY_ELEMENT or not can_stack(members, training):
         return _one_by_one(members, events, weights, trainer, optimizer, seed, start)
-    own = torch.stack(weights)[:, kept] if ensemble.resample == "bootstrap" else None
+    own = None if all(weight is events.weight for weight in weights) else torch.stack(list(weights))[:, kept]
     log = TrainingLog()
     _check_stages(members[0].stages(), training, validation)
     for stages in zip(*(member.stages() for member in members), strict=True):

@@ -52,28 +52,52 @@ class Ensemble(EvidenceRatio):
         """None: members are trained as what they are."""
         return ()
 
-    def spread(self, x: Tensor, theta: Tensor) -> Tensor:
-        """Standard deviation of log_ratio over members (n,), with K - 1 in the denominator; NaN for one member.
+    def log_ratio_modes(self, x: Tensor, theta: Tensor) -> Tensor:
+        """Deviations of the K members from their mean, over sqrt(K - 1), shape (n, K): see `log_ratio_variance`.
+
+        `touchneedle.inference.network_error` propagates them to fitted parameters.
+        """
+        values = torch.stack([member.log_ratio(x, theta) for member in self.estimators], 1)
+        return (values - values.mean(1, keepdim=True)) / math.sqrt(len(self.members) - 1)
+
+    def log_ratio_variance(self, x: Tensor, theta: Tensor) -> Tensor:
+        """Variance of log_ratio over members (n,), with K - 1 in the denominator; needs two members at least.
 
         Of a bootstrap it estimates the statistical error of log_ratio from the finite training sample; of different
-        initial weights, that of the training's own randomness (the mean's is smaller by sqrt(K)).
+        initial weights, that of one training's own randomness (the mean's variance is smaller by K).
         """
-        return torch.stack([member.log_ratio(x, theta) for member in self.estimators]).std(0)
+        return self.log_ratio_modes(x, theta).square().sum(-1)
+
+    def log_normalisation_modes(self, theta: Tensor) -> Tensor:
+        """Changes of `log_normalisation` at theta (m, p) along `log_ratio_modes`, shape (m, K)."""
+        if self.normalise == "none":
+            return torch.zeros(len(theta), len(self.members), dtype=torch.float64, device=theta.device)
+        modes = torch.stack([self._mean_modes(point) for point in torch.cat([self.nominal[None], self._cast(theta)])])
+        return (modes[1:] - modes[0]).to(theta.device)
+
+    def _mean_modes(self, point: Tensor) -> Tensor:
+        """Modes of log E[r] over the reference events at one point (p,), shape (K,)."""
+        share = (self.reference_weight.double().log() + self._in_chunks(self._log_evidence_ratio, self.reference_x, point)).softmax(0)
+        return share @ self.log_ratio_modes(self.reference_x, point)
 
     def _log_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
-        return torch.stack([member._log_ratio(x, theta) for member in self.estimators]).mean(0)
+        return self._combined([member._log_ratio(x, theta) for member in self.estimators])
 
     def _relative_log_prob(self, x: Tensor, theta: Tensor) -> Tensor:
-        return torch.stack([member._relative_log_prob(x, theta) for member in self.estimators]).mean(0)
+        return self._combined([member._relative_log_prob(x, theta) for member in self.estimators])
 
     def _log_ratio_grid(self, x: Tensor, theta: Tensor) -> Tensor:
-        return torch.stack([member._log_ratio_grid(x, theta) for member in self.estimators]).mean(0)
+        return self._combined([member._log_ratio_grid(x, theta) for member in self.estimators])
 
     def _log_evidence_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
-        return torch.stack([cast(EvidenceRatio, member)._log_evidence_ratio(x, theta) for member in self.members]).mean(0)
+        return self._combined([cast(EvidenceRatio, member)._log_evidence_ratio(x, theta) for member in self.members])
 
     def _log_evidence_ratio_grid(self, x: Tensor, theta: Tensor) -> Tensor:
-        return torch.stack([cast(EvidenceRatio, member)._log_evidence_ratio_grid(x, theta) for member in self.members]).mean(0)
+        return self._combined([cast(EvidenceRatio, member)._log_evidence_ratio_grid(x, theta) for member in self.members])
+
+    def _combined(self, values: list[Tensor]) -> Tensor:
+        """What the ensemble makes of its members' values."""
+        return torch.stack(values).mean(0)
 
 
 class AveragedEnsemble(Ensemble):
@@ -93,14 +117,11 @@ class AveragedEnsemble(Ensemble):
         """Log of the members' mean likelihood ratio of the set, at theta (m, p): shape (m,)."""
         return _log_mean([member.log_likelihood_ratio(events, theta) for member in self.estimators])
 
-    def _log_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
-        return _log_mean([member._log_ratio(x, theta) for member in self.estimators])
-
     def _relative_log_prob(self, x: Tensor, theta: Tensor) -> Tensor:
         return self._log_ratio(x, theta)
 
-    def _log_ratio_grid(self, x: Tensor, theta: Tensor) -> Tensor:
-        return _log_mean([member._log_ratio_grid(x, theta) for member in self.estimators])
+    def _combined(self, values: list[Tensor]) -> Tensor:
+        return _log_mean(values)
 
 
 def _log_mean(values: list[Tensor]) -> Tensor:

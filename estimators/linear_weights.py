@@ -114,3 +114,9 @@ def sandwich(hessian: Tensor, influence: Tensor) -> Tensor:
 def inverse(hessian: Tensor) -> Tensor:
     """Inverse of a symmetric matrix (k, k) on its directions that are not flat."""
     return torch.linalg.pinv(hessian, rtol=_FLAT, hermitian=True)
+
+
+def square_root(covariance: Tensor) -> Tensor:
+    """L (k, k) with L L^t = covariance, which may be singular."""
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors * values.clamp_min(0).sqrt()

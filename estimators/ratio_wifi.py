@@ -24,7 +24,7 @@ from torch.nn.functional import softplus
 
 from touchneedle.conf.errors import SkipCell
 from touchneedle.estimators.bootstrap import partition, poisson_copies
-from touchneedle.estimators.linear_weights import Features, LossName, fit_weights, sandwich
+from touchneedle.estimators.linear_weights import Features, LossName, fit_weights, sandwich, square_root
 from touchneedle.estimators.networks import mlp
 from touchneedle.estimators.ratio_network import RatioNetwork, RatioNetworkConfig, next_partners, random_partner
 from touchneedle.toys.base import Events, EventSource, ToySpec, collect
@@ -103,7 +103,7 @@ class RatioWifi(RatioNetwork):
         as_theta = sum(slopes.roll(shift, 0) for shift, slopes in enumerate(denominator, start=1))
         covariance = sandwich(features.hessian(w, loss), numerator + denominator.sum(0) + as_theta)
         self.weights = w.to(self.weights)
-        self.weight_factor = _square_root(covariance).to(self.weight_factor)
+        self.weight_factor = square_root(covariance).to(self.weight_factor)
 
     def _build_network(self) -> nn.Module:
         inputs = self.standardise_x.dim + self.standardise_theta.dim
@@ -155,9 +155,3 @@ class RatioWifi(RatioNetwork):
         partners = next_partners(len(events), _PARTNERS).to(events.x.device)
         each = [self._in_chunks(self._features, events.x, events.theta[of]) for of in (slice(None), *partners)]
         return Features(each[0], torch.stack(each[1:]), weight, weight * weight[partners])
-
-
-def _square_root(covariance: Tensor) -> Tensor:
-    """L (k, k) with L L^t = covariance, which may be singular."""
-    values, vectors = torch.linalg.eigh(covariance)
-    return vectors * values.clamp_min(0).sqrt()

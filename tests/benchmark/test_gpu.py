@@ -12,6 +12,7 @@ from touchneedle.benchmark.store import load_fit, save_fit
 from touchneedle.benchmark.train import train, train_ensemble
 from touchneedle.conf.registry import ESTIMATOR_TABLE
 from touchneedle.estimators.base import Estimator, build_estimator
+from touchneedle.estimators.ensemble import Ensemble
 from touchneedle.toys.base import Events, Toy, build_toy
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
@@ -61,7 +62,7 @@ def test_a_stacked_ensemble_trains_on_gpu_as_it_does_on_a_cpu(name: str) -> None
             torch.manual_seed(seed)
             members.append(prepared(name)[0])
         trainer = TrainerConfig(max_epochs=1, batch_size=1_024, progress=False, accelerator=accelerator)  # type: ignore[arg-type]
-        train_ensemble(members, events, trainer, OptimizerConfig(), EnsembleConfig(members=2, stacked="yes"), 0)
+        train_ensemble(Ensemble(members), events, trainer, OptimizerConfig(), EnsembleConfig(members=2, stacked="yes"), 0)
         answers.append(torch.stack([member.log_ratio(events.x[:200], events.theta[:200]) for member in members]))
     # Four steps in float32: the devices' roundings have not grown yet.
     torch.testing.assert_close(*answers, rtol=1e-2, atol=1e-2)

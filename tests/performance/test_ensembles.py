@@ -10,6 +10,7 @@ from touchneedle.benchmark.config import EnsembleConfig, OptimizerConfig, Traine
 from touchneedle.benchmark.data import make_events
 from touchneedle.benchmark.train import train_ensemble
 from touchneedle.estimators.base import build_estimator
+from touchneedle.estimators.ensemble import Ensemble
 from touchneedle.toys.base import build_toy
 
 DEVICES = ["cpu", *(["gpu"] if torch.cuda.is_available() else [])]
@@ -28,7 +29,7 @@ def test_training_eight_members(benchmark: Any, name: str, accelerator: str) -> 
     def seconds(count: int, stacked: str) -> float:
         members = [copy.deepcopy(estimator) for _ in range(count)]
         config = EnsembleConfig(members=count, stacked=stacked)  # type: ignore[arg-type]
-        return train_ensemble(members, events, trainer, OptimizerConfig(), config, 0).seconds
+        return train_ensemble(Ensemble(members), events, trainer, OptimizerConfig(), config, 0).seconds
 
     seconds(1, "no")
     others = [(seconds(1, "no"), seconds(MEMBERS, "no")) for _ in range(3)]
