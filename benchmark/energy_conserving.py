@@ -44,7 +44,8 @@ class EnergyConserving(torch.optim.Optimizer):
         seed: int = 0,
     ) -> None:
         super().__init__(parameters, {"lr": lr, "eta": eta, "noise": noise, "weight_decay": weight_decay})
-        self._seed, self._generator = seed, None
+        self._seed = seed
+        self._generator: torch.Generator | None = None
         self._direction: list[Tensor] = []
         self._lowest = math.inf
 

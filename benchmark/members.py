@@ -109,7 +109,7 @@ class StackedMembers(Trainee):
         every = self.weights if rows is not None else None
         weight = events.weight if every is None else every[:, rows]
 
-        def one(trained: list[Tensor], fixed: list[Tensor], weight: Tensor) -> Tensor:
+        def one(trained: Sequence[Tensor], fixed: Sequence[Tensor], weight: Tensor) -> Tensor:
             tensors = zip([*self.names, *self.fixed_names], [*trained, *fixed], strict=True)
             values = {f"estimator.{name}": tensor for name, tensor in tensors}
             return functional_call(self._called[0], values, (events.with_weight(weight), generator))
@@ -161,7 +161,7 @@ def can_stack(members: Sequence[Estimator], events: Events) -> bool:
         for place in range(len(stages[0])):
             with members_frozen_but(members, [stage[place] for stage in stages]):
                 trainee = StackedMembers(members, [stage[place] for stage in stages], None)
-                chosen = events if stages[0][place].event_filter is None else events[stages[0][place].event_filter(events)]
+                chosen = stages[0][place].select(events)
                 trainee.losses(chosen[:_PROBED_EVENTS], None, torch.Generator().manual_seed(0)).sum().backward()
     except RuntimeError:  # What vmap raises for anything that it cannot batch.
         return False

@@ -17,7 +17,7 @@ from touchneedle.benchmark.environment import device_of
 from touchneedle.benchmark.members import OneMember, StackedMembers, can_stack, members_frozen_but
 from touchneedle.benchmark.seeding import derive_generator
 from touchneedle.benchmark.training_log import TrainingLog
-from touchneedle.benchmark.training_loop import NOT_BY_ELEMENT, events_of, run_stage
+from touchneedle.benchmark.training_loop import NOT_BY_ELEMENT, run_stage
 from touchneedle.conf.errors import InputError, SkipCell
 from touchneedle.estimators.base import Estimator, Stage
 from touchneedle.estimators.ensemble import Ensemble
@@ -187,7 +187,7 @@ def _split_rows(n: int, fraction: float) -> tuple[Tensor, Tensor]:
 def _check_stages(stages: tuple[Stage, ...], training: Events, validation: Events) -> None:
     """Before the first one is trained: without validation events the weights of a random epoch would be kept."""
     for stage in stages:
-        sizes = len(events_of(stage, training)), len(events_of(stage, validation))
+        sizes = len(stage.select(training)), len(stage.select(validation))
         if not all(sizes):
             raise SkipCell(
                 f"stage {stage.name}: expected events of its own; got {sizes[0]} for training, {sizes[1]} for validation: raise the budget"

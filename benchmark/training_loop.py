@@ -43,11 +43,6 @@ class NonFiniteLoss(InputError):
     """Training stopped because the loss became infinite or not a number."""
 
 
-def events_of(stage: Stage, events: Events) -> Events:
-    """Those that a stage trains on."""
-    return events if stage.event_filter is None else events[stage.event_filter(events)]
-
-
 def run_stage(
     trainee: Trainee,
     stage: Stage,
@@ -59,7 +54,7 @@ def run_stage(
     log: TrainingLog,
 ) -> None:
     """Train one stage in place and add its losses to the log; raises `NonFiniteLoss` with the stage, epoch and step."""
-    training, validation = events_of(stage, training), events_of(stage, validation)
+    training, validation = stage.select(training), stage.select(validation)
     module = _StageModule(trainee, stage.name, training, validation, trainer, optimizer, seed)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
@@ -192,7 +187,7 @@ class _Sum:
     """Running mean of the members' losses in one epoch."""
 
     def __init__(self) -> None:
-        self.total, self.count = torch.zeros(1, dtype=torch.float64), 0
+        self._restart()
 
     def add(self, losses: Tensor) -> None:
         """Losses of one batch (K, n)."""
@@ -202,8 +197,11 @@ class _Sum:
     def take_means(self) -> list[float]:
         """Means of the members; the sum starts anew."""
         means = (self.total / max(self.count, 1)).tolist()
-        self.__init__()
+        self._restart()
         return means
+
+    def _restart(self) -> None:
+        self.total, self.count = torch.zeros(1, dtype=torch.float64), 0
 
 
 class _Selection:

@@ -50,6 +50,10 @@ class Stage:
     parameters: tuple[nn.Parameter, ...]
     event_filter: Callable[[Events], Tensor] | None = None
 
+    def select(self, events: Events) -> Events:
+        """The events used in it."""
+        return events if self.event_filter is None else events[self.event_filter(events)]
+
 
 class Estimator(nn.Module, ABC):
     """Abstract. A learned (or exact) answer to ``log_ratio``, built from a `ToySpec`, never from the toy.
