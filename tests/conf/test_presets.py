@@ -1,8 +1,13 @@
 """Every preset of the configuration composes, with the numbers that the documentation promises."""
 
+from dataclasses import fields
+from importlib.resources import files
+
 import pytest
+import yaml
 
 from touchneedle.benchmark import overrides as words
+from touchneedle.benchmark.config import BudgetConfig, EnsembleConfig, EvaluationConfig, OptimizerConfig, TrainerConfig, TuningConfig
 from touchneedle.benchmark.sweep import compose_cell, expand
 
 
@@ -53,3 +58,24 @@ def test_smoke_gives_template_histogram_its_design():
     assert len(cells) == 30
     assert [cell for cell in cells if "design=templates" in cell] == [cell for cell in cells if "estimator=template_histogram" in cell]
     assert len([cell for cell in cells if "design=templates" in cell]) == 2
+
+
+SECTIONS = {
+    "budget": BudgetConfig,
+    "evaluation": EvaluationConfig,
+    "trainer": TrainerConfig,
+    "optimizer": OptimizerConfig,
+    "ensemble": EnsembleConfig,
+    "tuning": TuningConfig,
+}
+
+
+@pytest.mark.parametrize("group", SECTIONS)
+def test_every_option_can_be_set_under_every_preset(group):
+    """Hydra refuses an option that the preset's file does not name, whatever the messages say is known."""
+    for preset in words.members(group):
+        options = yaml.safe_load((files("touchneedle.conf") / group / f"{preset}.yaml").read_text())
+        inherited = {"name"}
+        if "defaults" in options:
+            inherited |= set(yaml.safe_load((files("touchneedle.conf") / group / f"{options.pop('defaults')[0]}.yaml").read_text()))
+        assert inherited | set(options) == {field.name for field in fields(SECTIONS[group])}, preset
