@@ -17,8 +17,8 @@ from touchneedle.conf.registry import ESTIMATOR_TABLE
 from touchneedle.toys.base import ExactToy, SimulatedToy, build_toy
 
 TRAINED = [
-    "factorizable_flow", "mined_alices", "posterior_flow", "ratio_bce", "ratio_morphed", "ratio_nre_c", "ratio_parametric", "score_sally",
-    "template_histogram", "zuko_nsf",
+    "factorizable_flow", "mined_alices", "posterior_flow", "ratio_bce", "ratio_gp", "ratio_morphed", "ratio_nre_c", "ratio_parametric",
+    "ratio_wifi", "score_sally", "template_histogram", "zuko_nsf",
 ]  # fmt: skip
 
 
@@ -52,6 +52,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("ratio_bce", {"calibration": "histogram"}),
     ("ratio_balanced", {"square": "batch"}),
     ("ratio_nre_c", {"contrastive": 1, "gamma": 3.0}),
+    ("ratio_gp", {"normalise": "none", "hidden": (16,)}),
     ("ratio_parametric", {"degree": 1, "hidden": (16,)}),
     ("ratio_quadratic", {"positive": False}),
     ("ratio_wifi", {"split": "partition", "weight_loss": "likelihood", "members": 3}),
