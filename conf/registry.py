@@ -84,6 +84,7 @@ ESTIMATOR_TABLE = {
     "posterior_score": "touchneedle.estimators.posterior_score:PosteriorScore",
     "ratio_balanced": "touchneedle.estimators.ratio_balanced:RatioBalanced",
     "ratio_bce": "touchneedle.estimators.ratio_bce:RatioBce",
+    "ratio_gp": "touchneedle.estimators.ratio_gp:RatioGp",
     "ratio_morphed": "touchneedle.estimators.ratio_morphed:RatioMorphed",
     "ratio_nre_c": "touchneedle.estimators.ratio_nre_c:RatioNreC",
     "ratio_parametric": "touchneedle.estimators.ratio_parametric:RatioParametric",

@@ -39,7 +39,11 @@ class EventEmbeddingConfig(RatioNetworkConfig):
 
 
 class EventEmbedding(RatioNetwork):
-    """Two networks, one of x and one of theta, joined by a scalar product."""
+    """Two networks, one of x and one of theta, joined by a scalar product.
+
+    Which kind is better depends on the toy: with 10,000 events the RMSE of log_ratio (linear, softmax; `ratio_bce`) was 0.109, 0.090;
+    0.124 on ``mixture_weights``, whose components are such shares, but 0.213, 0.297; 0.277 on ``eft_quadratic`` (one seed).
+    """
 
     Config = EventEmbeddingConfig
 

@@ -36,7 +36,7 @@ class FlowTimesRatioConfig(RatioNetworkConfig, SplineFlowConfig):
     """
 
     reference_events: PositiveInt = 8_192
-    candidates: PositiveInt = 64
+    candidates: PositiveInt = 32
 
 
 class FlowTimesRatio(RatioNetwork):

@@ -36,12 +36,12 @@ class KernelDensityConfig:
     """Options of `KernelDensity`.
 
     Attributes:
-        kernels: at most that many training events are kept, evenly spaced.
+        kernels: at most that many training events are kept, evenly spaced; the cost of every answer is in proportion.
         bandwidth: ``likelihood`` of left-out events, or ``scott``.
         adaptive: kernels in x are wider where events are few, by density^(-1/2) (Abramson 1982).
     """
 
-    kernels: PositiveInt = 5_000
+    kernels: PositiveInt = 2_000
     bandwidth: Literal["likelihood", "scott"] = "likelihood"
     adaptive: bool = False
 

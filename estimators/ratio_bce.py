@@ -38,7 +38,9 @@ class RatioBceConfig(RatioNetworkConfig):
 class RatioBce(RatioNetwork):
     """The logit of a classifier of (x, theta) pairs, trained by weighted binary cross-entropy.
 
-    A calibration needs events of positive weight: `prepare` raises `SkipCell` for others.
+    A calibration repairs networks that few events have left unsure, and adds the noise of the validation events to others: with
+    1,000 of these and as many for training the calibration error fell from 0.034 to 0.012 on ``mass_bump``, and rose from 0.003 to
+    0.019 on ``fnf_two_class`` (isotonic, one seed). It needs events of positive weight: `prepare` raises `SkipCell` for others.
     """
 
     Config = RatioBceConfig

@@ -49,11 +49,14 @@ class RatioMorphed(RatioNetwork):
 
     def __init__(self, spec: ToySpec, config: RatioMorphedConfig) -> None:
         super().__init__(spec, config)
-        self.templates = Templates(spec.parameters, "ratio_morphed")
+        self.templates = self._make_templates()
         self.register_buffer("template_weight", torch.ones(len(self.templates)))
 
+    def _make_templates(self) -> Templates:
+        return Templates(self.spec.parameters, "ratio_morphed")
+
     def _build_network(self) -> nn.Module:
-        return mlp(self.standardise_x.dim + len(self.interest), 1 + 2 * len(self.nuisance), self.config.hidden)
+        return mlp(self.standardise_x.dim + len(self.interest), len(self._make_templates()), self.config.hidden)
 
     def _prepare(self, source: EventSource) -> None:
         events = collect(source)
@@ -83,7 +86,7 @@ class RatioMorphed(RatioNetwork):
         return at_nominal + log_interpolate_code4(self.templates.alpha(theta), up, down).sum(1)
 
     def _outputs(self, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """log r at nominal nuisances (n,), and log ratios of the templates to nominal (n, 2 q)."""
+        """log r at nominal nuisances (n,), and log ratios of the other templates to nominal (n, t - 1)."""
         mu = self.standardise_theta(theta)[:, self.interest]
         output = self.network(torch.cat([self.standardise_x(x), mu], -1))
         return output[:, 0], _LARGEST_LOG_RATIO * torch.tanh(output[:, 1:] / _LARGEST_LOG_RATIO)

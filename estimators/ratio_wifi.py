@@ -6,8 +6,9 @@ bootstrap (or part) of the training events; the weights w minimise a convex loss
 of log_ratio over retrainings: d C d', d_i = f_i(x, theta) - f_i(x, theta_0). `touchneedle.inference.network_error` propagates it
 to fitted parameters. It holds where some linear combination of the f_i is the exact ratio; a bias that they share is not seen.
 
-The symmetrised likelihood loss of the paper needs E[1 / r] and E[r^2], which exist for classes that are close (there N(-0.1, 1)
-and N(0.1, 1)). With theta from a wide prior they need not, hence the choice of the cross-entropy, whose slopes are bounded.
+The symmetrised likelihood loss of the paper needs E[1 / r^2] and E[r^2], which exist for classes that are close (there N(-0.1, 1)
+and N(0.1, 1)). With theta from a wide prior they need not, hence the default of the cross-entropy, whose slopes are bounded: for
+x ~ N(mu, 1), mu ~ N(0, 0.5), the RMSE of log_ratio over eight trainings was 0.027 with it, 0.033 with the other.
 Pairs of class 0 are x with the theta of other events; what an event adds to the gradient, as x and as theta, is counted once per
 event, so that pairs need not be independent.
 """

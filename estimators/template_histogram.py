@@ -55,6 +55,9 @@ class TemplateHistogramConfig:
 class TemplateHistogram(Estimator):
     """Binned densities; fitted in `prepare`, without gradient training, or in `finish` once observables are trained.
 
+    Observables pay where x has several features: on ``fnf_two_class`` 40 cells in x leave an error of the fraction that is 1.18 times
+    that of the events, 40 cells in the observable 1.10 times (10,000 events). On the single feature of ``mass_bump`` both lose nothing.
+
     Needs events at the templates: `prepare` raises `SkipCell` naming the one that is missing. Design
     ``prior`` therefore works only for toys without nuisances; events at joint anchors are not used.
     """

@@ -20,6 +20,8 @@ COUPLINGS = ["nflows_coupling_nsf", "normflows_realnvp", "zuko_realnvp"]
 TRAINED = [
     "factorizable_flow", "mined_alices", "nflows_nsf", "normflows_nsf", "posterior_flow", "ratio_bce", "ratio_morphed", "ratio_nre_c",
     "ratio_parametric", "score_sally", "template_histogram", "zuko_cnf", "zuko_gf", "zuko_nsf", *COUPLINGS,
+    "factorizable_flow", "mined_alices", "posterior_flow", "ratio_bce", "ratio_gp", "ratio_morphed", "ratio_nre_c", "ratio_parametric",
+    "ratio_wifi", "score_sally", "template_histogram", "zuko_nsf",
 ]  # fmt: skip
 
 
@@ -62,6 +64,7 @@ OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("ratio_bce", {"calibration": "histogram"}),
     ("ratio_balanced", {"square": "batch"}),
     ("ratio_nre_c", {"contrastive": 1, "gamma": 3.0}),
+    ("ratio_gp", {"normalise": "none", "hidden": (16,)}),
     ("ratio_parametric", {"degree": 1, "hidden": (16,)}),
     ("ratio_quadratic", {"positive": False}),
     ("ratio_wifi", {"split": "partition", "weight_loss": "likelihood", "members": 3}),

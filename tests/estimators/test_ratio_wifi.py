@@ -260,7 +260,7 @@ def test_fits_of_retrained_ensembles_spread_as_predicted(normalise: str) -> None
     """One data set of 2,000 events, fitted with ensembles that were trained on events of their own."""
     toy, networks = Centre(), 16
     data = toy.sample(torch.full((2_000, 1), 0.2, dtype=torch.float64), generator=torch.Generator().manual_seed(9))
-    trainer = TrainerConfig(max_epochs=12, batch_size=256, validation_fraction=0.5, threads=1, progress=False, accelerator="cpu")
+    trainer = TrainerConfig(max_epochs=8, batch_size=256, validation_fraction=0.5, threads=1, progress=False, accelerator="cpu")
     results = []
     for seed in range(networks):
         estimator = built(toy, seed, members=8, hidden=(32, 32), normalise=normalise)

@@ -41,7 +41,7 @@ def test_cost_per_nuisance(benchmark: Any, what: str) -> None:
     costs = {}
     for count in COUNTS:
         toy = build_toy("many_nuisances", nuisances=max(count, FEATURES - 1))
-        parameters = ParameterSpace(tuple(toy.spec.parameters)[: 1 + count])
+        parameters = ParameterSpace(toy.spec.parameters.parameters[: 1 + count])
         flow = build_estimator("factorizable_flow", replace(toy.spec, features=toy.spec.features[:FEATURES], parameters=parameters))
         events = template_events(toy, count)
         flow.prepare(events)
