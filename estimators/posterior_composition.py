@@ -25,7 +25,7 @@ from touchneedle.estimators.diffusion import DiffusionField
 # A Langevin step, in units of the mean inverse curvature: draws are wider than they should be by 2.5 % of the variance.
 _STEP = 0.05
 # Rows of (draw, event) computed at a time.
-_ROWS = 2**16
+_ROWS = 2**12
 
 
 class SetField:

@@ -17,8 +17,8 @@ from touchneedle.conf.registry import ESTIMATOR_TABLE
 from touchneedle.toys.base import ExactToy, SimulatedToy, build_toy
 
 TRAINED = [
-    "factorizable_flow", "mined_alices", "posterior_flow", "ratio_bce", "ratio_morphed", "ratio_nre_c", "ratio_parametric", "score_sally",
-    "template_histogram", "zuko_nsf",
+    "factorizable_flow", "flow_matching", "mined_alices", "posterior_flow", "posterior_score", "ratio_bce", "ratio_morphed", "ratio_nre_c",
+    "ratio_parametric", "score_sally", "template_histogram", "zuko_nsf",
 ]  # fmt: skip
 
 
@@ -34,16 +34,23 @@ def test_conformance_in_four_dimensions(name: str) -> None:
     assert not failed
 
 
-def test_conformance_with_a_hard_support() -> None:
-    failed = [
-        result for result in check_estimator("zuko_nsf", build_toy("mass_bump"), transforms=1, hidden_features=(16,)) if not result.passed
-    ]
+HARD_SUPPORT: list[tuple[str, dict[str, Any]]] = [
+    ("flow_matching", {"hidden": (16, 16)}),
+    ("zuko_nsf", {"transforms": 1, "hidden_features": (16,)}),
+]
+
+
+@pytest.mark.parametrize(("name", "params"), HARD_SUPPORT)
+def test_conformance_with_a_hard_support(name: str, params: dict[str, Any]) -> None:
+    failed = [result for result in check_estimator(name, build_toy("mass_bump"), **params) if not result.passed]
     assert not failed
 
 
 OPTIONS: list[tuple[str, dict[str, Any]]] = [
     ("factorizable_flow", {"layers": 1, "transforms": 1, "damping": 1.0, "residual_features": (16,)}),
+    ("flow_matching", {"steps": 1, "noises": 1, "hidden": (16, 8)}),
     ("posterior_flow", {"transforms": 1, "components": 1, "hidden": (16,)}),
+    ("posterior_score", {"network": "potential", "sde": "vp", "sampler": "sde", "normalise": "none"}),
     ("ratio_bce", {"normalise": "none", "hidden": ()}),
     ("ratio_balanced", {"square": "batch"}),
     ("ratio_nre_c", {"contrastive": 1, "gamma": 3.0}),
