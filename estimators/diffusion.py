@@ -20,6 +20,7 @@ import torch
 from pydantic import PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
+from touchneedle.conf.errors import InputError
 from touchneedle.estimators.field_network import FieldNetwork, PotentialNetwork, TwoWidths
 
 # Growth of the noise in a variance-preserving process: beta(t) from 0.1 to 20 (Song et al. 2021, appendix C).
@@ -106,7 +107,9 @@ class DiffusionField(nn.Module):
         return -self(y, angle, code) / math.tan(angle)
 
     def log_density_over_normal(self, y: Tensor, angle: float, code: Tensor) -> Tensor:
-        """Undifferentiated, up to a function of the context, shape (n,): for a `PotentialNetwork` only."""
+        """Undifferentiated, up to a function of the context, shape (n,); `InputError` unless the network is a potential."""
+        if not isinstance(self.network, PotentialNetwork):
+            raise InputError("network: expected potential for a density without a path; got score")
         time, scale = self._time(y, angle)
         return scale[:, 0] / math.tan(angle) * self.network.potential(y, time, code)
 

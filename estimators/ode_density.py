@@ -26,11 +26,11 @@ class VelocityField(Protocol):
         """Code of each context (n, c)."""
         ...
 
-    def __call__(self, y: Tensor, time: Tensor | float, code: Tensor) -> Tensor:
+    def __call__(self, y: Tensor, time: Tensor | float, code: Tensor, /) -> Tensor:
         """Velocity, shape (n, features)."""
         ...
 
-    def with_divergence(self, y: Tensor, time: Tensor | float, code: Tensor) -> tuple[Tensor, Tensor]:
+    def with_divergence(self, y: Tensor, time: Tensor | float, code: Tensor, /) -> tuple[Tensor, Tensor]:
         """Velocity (n, features) and its divergence (n,)."""
         ...
 

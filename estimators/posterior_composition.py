@@ -9,6 +9,10 @@ the coordinates of `touchneedle.estimators.diffusion`, where the diffused prior 
 noise only: with noise, the bridging densities N(y) prod_i p_a(y|x_i) / N(y) are not the diffused posterior of the set, and
 neither the probability flow nor the stochastic sampler that follow them end at it. Langevin steps at every noise level draw from
 the bridging density of that level, and in the end from the right one.
+
+Errors of k learned scores add up, those of the draws with them. With 10,000 training events on ``linear_gaussian`` (posteriors in
+closed form) draws for k = 10 were 0.0 to 0.3 sigma off, their widths right within 7 %; for k = 100 up to 1.5 sigma off and 1.1 to 2.3
+times too wide, although exact scores give the right draws there: no method for large sets.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ from touchneedle.estimators.diffusion import DiffusionField
 # A Langevin step, in units of the mean inverse curvature: draws are wider than they should be by 2.5 % of the variance.
 _STEP = 0.05
 # Rows of (draw, event) computed at a time.
-_ROWS = 2**16
+_ROWS = 2**12
 
 
 class SetField:

@@ -117,10 +117,10 @@ class PosteriorScore(NominalRatio, PosteriorDensity):
     def _posterior_sample(self, x: Tensor, n: int, generator: torch.Generator) -> Tensor:
         if x.shape[1] == 1 and self.config.sampler == "ode":
             return super()._posterior_sample(x, n, generator)
-        field = SetField(self.field, self._encode(x.flatten(0, 1)).unflatten(0, x.shape[:2]), n)
         corrections = self.config.corrections if x.shape[1] > 1 else 0
+        angles = angle_nodes(self.config.sigma_min, self.config.levels)[::-1]
         with torch.no_grad():
-            angles = angle_nodes(self.config.sigma_min, self.config.levels)[::-1]
+            field = SetField(self.field, self._encode(x.flatten(0, 1)).unflatten(0, x.shape[:2]), n)
             u = draw_along_noise(field, self._noise(len(x) * n, generator), angles, corrections, generator)
         return self.spec.parameters.from_normal(u.double()).reshape(len(x), n, -1)
 

@@ -1,7 +1,8 @@
 """Flow matching along straight paths: y(t) = (1 - (1 - sigma_min) t) e + t u, from noise e ~ N(0, 1) at t = 0 to data u at t = 1.
 
 Lipman, Chen, Ben-Hamu, Nickel, Le 2023, arXiv:2210.02747, eqs. 20 to 23 (optimal-transport paths). The velocity of the flow is
-v(y, t) = E[u - (1 - sigma_min) e | y]. For standard normal data it is proportional to y; the network learns the residual to that.
+v(y, t) = E[u - (1 - sigma_min) e | y]; for standard normal data it is (r'(t) / r(t)) y, with r(t) the width of y(t). The network
+learns the residual N to that, and z = y / r moves by dz/dt = N / r alone: little is left to integrate where data are nearly normal.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ class StraightPathConfig:
 
 
 class StraightField(nn.Module):
-    """v(y, t, context) = c(t) y + network(y, (t, cos pi t, sin pi t), context), c from standard normal data.
+    """dz/dt = network(z, (t, cos pi t, sin pi t), context) / r(t), for z = y / r of unit width if data are standard normal.
 
     Methods take the code of a context (``encode``), at times (n,) or one for all.
     """
@@ -49,35 +50,42 @@ class StraightField(nn.Module):
         """Code of each context (n, c), the same at every time."""
         return self.network.encode(context)
 
-    def forward(self, y: Tensor, time: Tensor | float, code: Tensor) -> Tensor:
-        """v, shape (n, features)."""
-        clock, slope = self._time(y, time)
-        return slope * y + self.network(y, clock, code)
+    def forward(self, z: Tensor, time: Tensor | float, code: Tensor) -> Tensor:
+        """dz/dt, shape (n, features)."""
+        time = _column(time, z)
+        return self.network(z, _clock(time), code) / self._width(time)
 
-    def with_divergence(self, y: Tensor, time: Tensor | float, code: Tensor) -> tuple[Tensor, Tensor]:
-        """v (n, features), and its divergence in y (n,)."""
-        clock, slope = self._time(y, time)
-        value, divergence = self.network.with_divergence(y, clock, code)
-        return slope * y + value, slope[:, 0] * y.shape[1] + divergence
+    def with_divergence(self, z: Tensor, time: Tensor | float, code: Tensor) -> tuple[Tensor, Tensor]:
+        """dz/dt (n, features), and its divergence in z (n,)."""
+        time = _column(time, z)
+        width = self._width(time)
+        value, divergence = self.network.with_divergence(z, _clock(time), code)
+        return value / width, divergence / width[:, 0]
 
     def loss(self, value: Tensor, context: Tensor, generator: torch.Generator) -> Tensor:
         """Squared error of v on noisy copies of each value (n, features), shape (n,): conditional flow matching."""
-        copies = self.config.noises
+        copies, left = self.config.noises, 1 - self.config.sigma_min
         value, code = value.repeat(copies, 1), self.encode(context).repeat(copies, 1)
-        time = draw_stratified(len(value), generator).to(value)
+        time = _column(draw_stratified(len(value), generator), value)
         noise = torch.randn(value.shape, generator=generator, dtype=torch.float64, device=generator.device).to(value)
-        left = 1 - self.config.sigma_min
-        y = (1 - left * time[:, None]) * noise + time[:, None] * value
-        error = self(y, time, code) - (value - left * noise)
+        y, width = (1 - left * time) * noise + time * value, self._width(time)
+        of_normal = (time - left * (1 - left * time)) / width**2 * y
+        error = self.network(y / width, _clock(time), code) - (value - left * noise - of_normal)
         return error.square().mean(-1).reshape(copies, -1).mean(0)
 
-    def _time(self, y: Tensor, time: Tensor | float) -> tuple[Tensor, Tensor]:
-        """What the network sees of the time, and c(t): shapes (n or 1, 3) and (n or 1, 1)."""
-        time = torch.as_tensor(time, dtype=y.dtype, device=y.device).reshape(-1, 1)
-        left = 1 - self.config.sigma_min
-        noise = 1 - left * time
-        slope = (time - left * noise) / (time**2 + noise**2)
-        return torch.cat([time, (math.pi * time).cos(), (math.pi * time).sin()], -1), slope
+    def _width(self, time: Tensor) -> Tensor:
+        """r(t)."""
+        return (time**2 + (1 - (1 - self.config.sigma_min) * time) ** 2).sqrt()
+
+
+def _column(time: Tensor | float, like: Tensor) -> Tensor:
+    """Times (n or 1, 1)."""
+    return torch.as_tensor(time, dtype=like.dtype, device=like.device).reshape(-1, 1)
+
+
+def _clock(time: Tensor) -> Tensor:
+    """What the network sees of the time."""
+    return torch.cat([time, (math.pi * time).cos(), (math.pi * time).sin()], -1)
 
 
 def straight_nodes(steps: int) -> list[float]:

@@ -20,10 +20,12 @@ TINY = EvaluationConfig(
 )
 
 
-def cell(results: Path, estimator: str = "best_gaussian", toy: str = "gaussian_shift", **changes: object) -> ExperimentConfig:
+def cell(
+    results: Path, estimator: str | ComponentConfig = "best_gaussian", toy: str = "gaussian_shift", **changes: object
+) -> ExperimentConfig:
     values: dict[str, object] = {
         "toy": ComponentConfig(toy),
-        "estimator": ComponentConfig(estimator),
+        "estimator": estimator if isinstance(estimator, ComponentConfig) else ComponentConfig(estimator),
         "budget": BudgetConfig("test", 400),
         "evaluation": TINY,
         "trainer": TrainerConfig(max_epochs=2, progress=False, accelerator="cpu"),
@@ -53,6 +55,18 @@ def test_a_run_leaves_one_record_and_is_not_repeated(tmp_path: Path) -> None:
     assert run(config) == record
     assert file.stat().st_mtime_ns == written
     assert not list(tmp_path.rglob("*.tmp"))
+
+
+def test_an_equation_tells_its_evaluations_or_fails_with_its_reason(tmp_path: Path) -> None:
+    evaluation = EvaluationConfig(n_test=100, n_sample=50, families=("density",))
+    record = run(cell(tmp_path, ComponentConfig("flow_matching", {"hidden": (8, 8)}), evaluation=evaluation))
+    assert record.status == "ok", record.reason
+    assert record.cost["ode_evaluations"] == 4 * int(record.cost["ode_steps"] or 0) > 0
+    assert 0 < float(record.cost["ode_error"] or 0) <= 3e-3
+    impossible = ComponentConfig("flow_matching", {"tolerance": 1e-30, "max_steps": 8})
+    failed = run(cell(tmp_path, evaluation=evaluation, estimator=impossible))
+    assert failed.status == "failed"
+    assert failed.reason.startswith("the learned velocity cannot be integrated")
 
 
 def test_the_oracle_has_no_divergence(tmp_path: Path) -> None:

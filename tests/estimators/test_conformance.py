@@ -18,10 +18,9 @@ from touchneedle.toys.base import ExactToy, SimulatedToy, build_toy
 
 COUPLINGS = ["nflows_coupling_nsf", "normflows_realnvp", "zuko_realnvp"]
 TRAINED = [
-    "factorizable_flow", "mined_alices", "nflows_nsf", "normflows_nsf", "posterior_flow", "ratio_bce", "ratio_morphed", "ratio_nre_c",
-    "ratio_parametric", "score_sally", "template_histogram", "zuko_cnf", "zuko_gf", "zuko_nsf", *COUPLINGS,
-    "factorizable_flow", "mined_alices", "posterior_flow", "ratio_bce", "ratio_gp", "ratio_morphed", "ratio_nre_c", "ratio_parametric",
-    "ratio_wifi", "score_sally", "template_histogram", "zuko_nsf",
+    "factorizable_flow", "flow_matching", "mined_alices", "nflows_nsf", "normflows_nsf", "posterior_flow", "posterior_score", "ratio_bce",
+    "ratio_gp", "ratio_morphed", "ratio_nre_c", "ratio_parametric", "ratio_wifi", "score_sally", "template_histogram", "zuko_cnf",
+    "zuko_gf", "zuko_nsf", *COUPLINGS,
 ]  # fmt: skip
 
 
@@ -44,32 +43,39 @@ def test_conformance_in_four_dimensions(name: str) -> None:
     assert not failed
 
 
-def test_conformance_with_a_hard_support() -> None:
-    failed = [
-        result for result in check_estimator("zuko_nsf", build_toy("mass_bump"), transforms=1, hidden_features=(16,)) if not result.passed
-    ]
+HARD_SUPPORT: list[tuple[str, dict[str, Any]]] = [
+    ("flow_matching", {"hidden": (16, 16)}),
+    ("zuko_nsf", {"transforms": 1, "hidden_features": (16,)}),
+]
+
+
+@pytest.mark.parametrize(("name", "params"), HARD_SUPPORT)
+def test_conformance_with_a_hard_support(name: str, params: dict[str, Any]) -> None:
+    failed = [result for result in check_estimator(name, build_toy("mass_bump"), **params) if not result.passed]
     assert not failed
 
 
 OPTIONS: list[tuple[str, dict[str, Any]]] = [
-    ("factorizable_flow", {"layers": 1, "transforms": 1, "damping": 1.0, "residual_features": (16,)}),
-    ("nflows_nsf", {"transforms": 1, "hidden_features": (16,), "bins": 3}),
-    ("posterior_flow", {"transforms": 1, "components": 1, "hidden": (16,)}),
-    ("posterior_flow", {"flow": "zuko_maf", "hidden": (16,)}),
     ("event_embedding", {"kind": "softmax", "dimensions": 3}),
+    ("factorizable_flow", {"layers": 1, "transforms": 1, "damping": 1.0, "residual_features": (16,)}),
+    ("flow_matching", {"steps": 1, "noises": 1, "hidden": (16, 8)}),
     ("flow_times_ratio", {"transforms": 1, "normalise": "none", "candidates": 16}),
     ("kernel_density", {"bandwidth": "scott", "adaptive": True, "kernels": 200}),
-    ("ratio_bce", {"normalise": "none", "hidden": ()}),
-    ("ratio_bce", {"calibration": "isotonic"}),
-    ("ratio_bce", {"calibration": "histogram"}),
+    ("nflows_nsf", {"transforms": 1, "hidden_features": (16,), "bins": 3}),
+    ("posterior_flow", {"flow": "zuko_maf", "hidden": (16,)}),
+    ("posterior_flow", {"transforms": 1, "components": 1, "hidden": (16,)}),
+    ("posterior_score", {"network": "potential", "sde": "vp", "sampler": "sde", "normalise": "none"}),
     ("ratio_balanced", {"square": "batch"}),
-    ("ratio_nre_c", {"contrastive": 1, "gamma": 3.0}),
+    ("ratio_bce", {"calibration": "histogram"}),
+    ("ratio_bce", {"calibration": "isotonic"}),
+    ("ratio_bce", {"normalise": "none", "hidden": ()}),
     ("ratio_gp", {"normalise": "none", "hidden": (16,)}),
+    ("ratio_nre_c", {"contrastive": 1, "gamma": 3.0}),
     ("ratio_parametric", {"degree": 1, "hidden": (16,)}),
     ("ratio_quadratic", {"positive": False}),
     ("ratio_wifi", {"split": "partition", "weight_loss": "likelihood", "members": 3}),
-    ("template_histogram", {"bins": 7, "degree": 0}),
     ("template_histogram", {"binning": "optimal_observable", "hidden": (16,)}),
+    ("template_histogram", {"bins": 7, "degree": 0}),
 ]
 
 

@@ -106,16 +106,17 @@ class GaussianDiffusion(FieldNetwork):
 
 
 class GaussianVelocity(FieldNetwork):
-    """What a network must add to c(t) y for straight paths to data N(MEAN, WIDTH^2), without smallest noise."""
+    """What a network must add to the velocity of normal data, for data N(MEAN, WIDTH^2) without smallest noise, at z = y / r."""
 
     def forward(self, y: Tensor, time: Tensor, code: Tensor) -> Tensor:
         return self.with_divergence(y, time, code)[0]
 
     def with_divergence(self, y: Tensor, time: Tensor, code: Tensor) -> tuple[Tensor, Tensor]:
         time = time[:, :1]
+        width = (time**2 + (1 - time) ** 2).sqrt()
         slope = (WIDTH**2 * time - (1 - time)) / ((WIDTH * time) ** 2 + (1 - time) ** 2)
-        of_normal = (2 * time - 1) / (time**2 + (1 - time) ** 2)
-        return MEAN + slope * (y - time * MEAN) - of_normal * y, (slope - of_normal)[:, 0].expand(len(y))
+        of_normal = (2 * time - 1) / width**2
+        return MEAN * (1 - slope * time) + (slope - of_normal) * width * y, ((slope - of_normal) * width)[:, 0].expand(len(y))
 
 
 def gaussian_fields() -> dict[str, tuple[DiffusionField | StraightField, FlowOde, float]]:
