@@ -14,6 +14,7 @@ from torch import Tensor
 from touchneedle.estimators.base import Estimator
 from touchneedle.inference.likelihood import EventObjective, check_additive
 from touchneedle.inference.maximise import (
+    EDM,
     Curvature,
     Maxima,
     Objective,
@@ -38,12 +39,14 @@ class Problem:
         terms: the parameters, and where they may go.
         scale: covariance (p, p), or one for each (E, p, p), that sets first steps.
         newton: exact curvature where it is cheap.
+        edm: distance to the maximum in ln L below which a fit has converged.
     """
 
     objective: Objective
     terms: ExactTerms
     scale: Tensor
     newton: Curvature | None = None
+    edm: float = EDM
 
     @property
     def region(self) -> Region:
@@ -61,7 +64,8 @@ class Problem:
     def maximise(self, start: Tensor, fixed: int | None = None, iterations: int = 60, curvature: Tensor | None = None) -> Maxima:
         """Maximise from start (E, p), with one parameter fixed and the curvature known if said."""
         curvature = torch.linalg.inv(self.scale) if curvature is None else curvature
-        return maximise(self.objective, start, self.region_without(fixed), curvature, newton=self.newton, iterations=iterations)
+        region = self.region_without(fixed)
+        return maximise(self.objective, start, region, curvature, newton=self.newton, iterations=iterations, edm=self.edm)
 
     def curvature(self, theta: Tensor) -> Tensor:
         """Minus the Hessian (E, p, p) at theta (E, p)."""
@@ -113,14 +117,20 @@ def profile_fits(problem: Problem, starts: Tensor, theta_true: Tensor) -> Profil
 
 
 def exact_fits(
-    estimator: Estimator, experiments: PseudoExperiments, terms: ExactTerms, rows: Tensor, starts: Tensor, scale: Tensor
+    estimator: Estimator,
+    experiments: PseudoExperiments,
+    terms: ExactTerms,
+    rows: Tensor,
+    starts: Tensor,
+    scale: Tensor,
+    edm: float = EDM,
 ) -> ProfileFits:
     """Fit the chosen pseudo-experiments (e,) by the estimator itself, in float64, from starts (s, e, p).
 
     ``scale`` is a covariance that sets first steps, (p, p) or one for each (e, p, p).
     """
     objective = pseudo_objective(estimator, experiments, terms)
-    chosen = Problem(lambda theta, some: objective(theta, rows[some]), terms, scale)
+    chosen = Problem(lambda theta, some: objective(theta, rows[some]), terms, scale, edm=edm)
     return profile_fits(chosen, starts, experiments.theta_true)
 
 

@@ -19,7 +19,7 @@ Objective = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 Curvature = Callable[[Tensor, Tensor], Tensor]
 """theta (e, p), rows (e,) -> minus the Hessian (e, p, p)."""
 
-_EDM = 1e-8
+EDM = 1e-8
 _EDM_STALLED = 1e-4
 _ARMIJO = 1e-4
 _MOST_HALVINGS = 12
@@ -66,6 +66,7 @@ def maximise(
     *,
     newton: Curvature | None = None,
     iterations: int = 60,
+    edm: float = EDM,
 ) -> Maxima:
     """Maximise E problems from start (E, p).
 
@@ -76,11 +77,11 @@ def maximise(
         curvature: minus the Hessian to begin with, (p, p) or (E, p, p), positive definite; sets the scale.
         newton: exact curvature, recomputed at every step; without it BFGS.
         iterations: steps at most.
+        edm: estimated distance to the maximum in ln L below which a problem has converged; 1e-8 is 1.4e-4 sigma.
 
-    A problem has converged when the estimated distance to its maximum is below 1e-8 in ln L (1.4e-4 sigma),
-    or below 1e-5 with no further ascent possible.
+    A problem has also converged where no further ascent is possible and that distance is below 1e-4.
     """
-    search = _Search(objective, region.clamp(start), region, curvature.expand(len(start), -1, -1).clone(), newton)
+    search = _Search(objective, region.clamp(start), region, curvature.expand(len(start), -1, -1).clone(), newton, edm)
     for _ in range(iterations):
         if not bool(search.running.any()):
             break
@@ -91,8 +92,10 @@ def maximise(
 class _Search:
     """State of a batched search."""
 
-    def __init__(self, objective: Objective, start: Tensor, region: Region, curvature: Tensor, newton: Curvature | None) -> None:
-        self.objective, self.region, self.newton = objective, region, newton
+    def __init__(
+        self, objective: Objective, start: Tensor, region: Region, curvature: Tensor, newton: Curvature | None, edm: float
+    ) -> None:
+        self.objective, self.region, self.newton, self.edm = objective, region, newton, edm
         self.theta = start.clone()
         self.value, self.gradient = objective(self.theta, torch.arange(len(start)))
         self.curvature = curvature
@@ -106,7 +109,7 @@ class _Search:
         if self.newton is not None:
             self.curvature[rows] = positive_part(self.newton(self.theta[rows], rows), self.scale[rows])
         step, edm = self._newton_step(rows)
-        done = edm < _EDM
+        done = edm < self.edm
         self._stop(rows[done], edm[done])
         rows, step, edm = rows[~done], step[~done], edm[~done]
         stalled = self._line_search(rows, step)
