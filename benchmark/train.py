@@ -21,6 +21,7 @@ from touchneedle.benchmark.training_loop import NOT_BY_ELEMENT, run_stage
 from touchneedle.conf.errors import InputError, SkipCell
 from touchneedle.estimators.base import Estimator, Stage
 from touchneedle.estimators.ensemble import Ensemble
+from touchneedle.estimators.pretraining import start_from
 from touchneedle.toys.base import Events, EventSource, collect
 
 Start = Mapping[str, Tensor] | None
@@ -142,7 +143,7 @@ def _train_alone(
 def _prepare(estimator: Estimator, events: Events, start: Start) -> None:
     estimator.prepare(events)
     if start is not None:
-        estimator.start_from(start)
+        start_from(estimator, start)
 
 
 def _finished(members: Sequence[Estimator], validation: Events, log: TrainingLog, begun: float) -> TrainingLog:

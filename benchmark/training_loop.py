@@ -187,7 +187,7 @@ class _Sum:
     """Running mean of the members' losses in one epoch."""
 
     def __init__(self) -> None:
-        self._restart()
+        self.total, self.count = torch.zeros(1, dtype=torch.float64), 0
 
     def add(self, losses: Tensor) -> None:
         """Losses of one batch (K, n)."""
@@ -197,11 +197,8 @@ class _Sum:
     def take_means(self) -> list[float]:
         """Means of the members; the sum starts anew."""
         means = (self.total / max(self.count, 1)).tolist()
-        self._restart()
-        return means
-
-    def _restart(self) -> None:
         self.total, self.count = torch.zeros(1, dtype=torch.float64), 0
+        return means
 
 
 class _Selection:

@@ -26,7 +26,6 @@ from torch import Tensor, nn
 
 from touchneedle.conf import registry
 from touchneedle.conf.errors import InputError
-from touchneedle.estimators.standardise import Standardise
 from touchneedle.toys.base import Events, EventSource, Toy, ToySpec, check_matrix, expand_theta
 
 Capability = Literal["log_prob", "sample", "score", "posterior_log_prob", "posterior_sample", "signed", "set"]
@@ -123,22 +122,6 @@ class Estimator(nn.Module, ABC):
     def prepare(self, source: EventSource) -> None:
         """See the training events once before training: standardisation, closed-form fits."""
         self._prepare(source)
-
-    def start_from(self, tensors: Mapping[str, Tensor]) -> None:
-        """Begin training at the weights of another training (its ``state_dict``), with the standardisation that they know.
-
-        Call it after `prepare`, whose other buffers stay. Raises `InputError` where names or shapes differ.
-        """
-        scalers = [f"{name}." for name, module in self.named_modules() if isinstance(module, Standardise)]
-        own = dict(self.named_parameters()) | {name: b for name, b in self.named_buffers() if name.startswith(tuple(scalers))}
-        for name, tensor in own.items():
-            given = tensors.get(name)
-            if given is None or given.shape != tensor.shape:
-                have = "none" if given is None else f"shape {tuple(given.shape)}"
-                raise InputError(f"start: expected {name} of shape {tuple(tensor.shape)}, as in {type(self).__name__}; got {have}")
-        with torch.no_grad():
-            for name, tensor in own.items():
-                tensor.copy_(tensors[name])
 
     def stages(self) -> tuple[Stage, ...]:
         """Training stages in order; one with all parameters by default, none if there are no parameters."""

@@ -134,11 +134,13 @@ def _exact_gain(context: EvaluationContext, pairs: Pairs, proposal: Proposal, st
 def _likelihood(estimator: Estimator, x: Tensor, theta: Tensor) -> Tensor:
     """log_ratio summed over each set, up to a function of x, shape (b, m).
 
-    A density is taken itself where it is offered: it is defined where the one at nominal vanishes.
+    A density is taken itself where it is one by construction: it is defined where the one at nominal vanishes. One that has
+    to be divided by its integral at every theta is too dear for a hundred thousand of them.
     """
     if not estimator.additive and x.shape[1] > 1:
         return torch.stack([_set_likelihood(estimator, *pair) for pair in zip(x, theta, strict=True)])
-    return _summed(estimator.log_prob if "log_prob" in estimator.capabilities else estimator.relative_log_prob, x, theta)
+    density = estimator.normalised and "log_prob" in estimator.capabilities
+    return _summed(estimator.log_prob if density else estimator.relative_log_prob, x, theta)
 
 
 def _exact(context: EvaluationContext, x: Tensor, theta: Tensor) -> Tensor | None:
