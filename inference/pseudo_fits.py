@@ -178,7 +178,7 @@ class _Run:
         fits, outside = first(fits, kept), outside[:kept]
         outside_rows = outside.nonzero().flatten()
         if len(outside_rows):
-            fits = merge(fits, self._exact(outside_rows, self._starts(len(outside_rows)), self.centre.covariance), outside_rows)
+            fits = merge(fits, self._exact(outside_rows, fits, good), outside_rows)
         pool_theta, pool_covariance = self._surface_pool(surface)
         return self._packed(fits, outside, pool_theta, pool_covariance, surface, share, rms, count)
 
@@ -199,11 +199,7 @@ class _Run:
     def batched(self, near: ProfileFits | None = None, good: Tensor | None = None) -> PseudoFits:
         """All fits (at most ``max_exact``) by the exact likelihood; those that are ``good`` (E,) start at fits ``near`` them."""
         rows = torch.arange(min(len(self.experiments), self.options.max_exact))
-        starts, scale = self._starts(len(rows)), self.centre.covariance
-        if near is not None and good is not None:
-            starts = torch.cat([torch.where(good[rows, None], near.theta[rows], starts[0])[None], starts[1:]])
-            scale = torch.where(good[rows, None, None], near.covariance[rows], scale)
-        fits = self._exact(rows, starts, scale, EDM if near is None else _EDM_NEAR)
+        fits = self._exact(rows, near, good)
         problem = pool_problem(self.estimator, self.experiments, self.centre)
         maxima = problem.maximise(self.centre.theta[None])
         covariance = covariance_of(problem.curvature(maxima.theta))[0]
@@ -233,7 +229,12 @@ class _Run:
         points = torch.stack([self.centre.theta, self.experiments.theta_true])[: self.options.n_starts]
         return points[:, None].expand(-1, count, -1)
 
-    def _exact(self, rows: Tensor, starts: Tensor, scale: Tensor, edm: float = EDM) -> ProfileFits:
+    def _exact(self, rows: Tensor, near: ProfileFits | None = None, good: Tensor | None = None) -> ProfileFits:
+        """Exact fits of some experiments (e,); those that are ``good`` (E,) start at fits ``near`` them (E)."""
+        starts, scale, edm = self._starts(len(rows)), self.centre.covariance, EDM
+        if near is not None and good is not None:
+            starts = torch.cat([torch.where(good[rows, None], near.theta[rows], starts[0])[None], starts[1:]])
+            scale, edm = torch.where(good[rows, None, None], near.covariance[rows], scale), _EDM_NEAR
         return exact_fits(self.estimator, self.experiments, self.centre.terms, rows, starts, scale, edm)
 
     def _packed(
