@@ -110,9 +110,11 @@ def start_of(config: ExperimentConfig) -> dict[str, Tensor] | None:
         return None
     results = Path(config.results)
     record = read_record(record_path(results, config.trainer.start))
-    tensors = load_weights(results, record.fit_id)
+    # The weights of a tuned run are those of its best trial.
+    fit_id = next((trial.fit_id for trial in record.trials if trial.chosen), record.fit_id)
+    tensors = load_weights(results, fit_id)
     if tensors is None:
-        raise InputError(f"trainer.start={config.trainer.start}: no weights under {results}/fits/{record.fit_id}; run that cell again")
+        raise InputError(f"trainer.start={config.trainer.start}: no weights under {results}/fits/{fit_id}; run that cell again")
     if record.estimator.name != config.estimator.name:
         raise InputError(f"trainer.start={config.trainer.start}: expected weights of {config.estimator.name}; got {record.estimator.name}")
     return tensors

@@ -92,9 +92,10 @@ class Budget(_Model):
 
 
 class Trial(_Model):
-    """One configuration that a search tried: the options it changed, its loss (None if not finite) and time."""
+    """One configuration that a search tried: the options it changed, where its weights are, its loss (None if not finite) and time."""
 
     options: dict[str, Any]
+    fit_id: str
     validation_loss: float | None
     seconds: float
     chosen: bool

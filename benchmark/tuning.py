@@ -46,8 +46,8 @@ def tune(config: ExperimentConfig, toy: Toy) -> tuple[ExperimentConfig, list[Tri
         raise InputError(f"tuning: expected a finite validation loss from some trial; none of {len(choices)} gave one")
     best = min(known)[1]
     trials = [
-        Trial(options=options, validation_loss=loss, seconds=log.seconds if log else 0.0, chosen=k == best)
-        for k, (options, loss, log) in enumerate(zip(choices, losses, logs, strict=True))
+        Trial(options=options, fit_id=fit_id, validation_loss=loss, seconds=log.seconds if log else 0.0, chosen=k == best)
+        for k, (options, fit_id, loss, log) in enumerate(zip(choices, fit_ids, losses, logs, strict=True))
     ]
     return configs[best], trials
 

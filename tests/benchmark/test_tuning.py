@@ -4,6 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 from touchneedle.benchmark.config import (
     BudgetConfig,
@@ -14,9 +15,11 @@ from touchneedle.benchmark.config import (
     TrainerConfig,
     TuningConfig,
 )
+from touchneedle.benchmark.fitted import start_of
 from touchneedle.benchmark.identity import identify
 from touchneedle.benchmark.records import read_records
 from touchneedle.benchmark.run import run_experiment
+from touchneedle.benchmark.store import load_weights
 from touchneedle.benchmark.sweep import compose_cell
 from touchneedle.benchmark.tuning import draw_trials, with_options
 from touchneedle.conf.errors import InputError
@@ -74,6 +77,18 @@ def test_the_best_trial_scores_like_a_run_with_its_options(tmp_path: Path) -> No
     assert alone is not None
     assert (alone.track, alone.trials) == ("default", [])
     assert alone.metrics == tuned.metrics
+    assert alone.fit_id == chosen.fit_id
+
+
+def test_a_tuned_run_can_be_the_start_of_another(tmp_path: Path) -> None:
+    tuned = run_experiment(cell(tmp_path))
+    assert tuned is not None
+    (chosen,) = [trial for trial in tuned.trials if trial.chosen]
+    config = with_options(cell(tmp_path), {"trainer.start": tuned.run_id})
+    tensors, own = start_of(config), load_weights(tmp_path, chosen.fit_id)
+    assert tensors is not None
+    assert own is not None
+    assert all(torch.equal(tensors[name], own[name]) for name in own)
 
 
 @pytest.mark.parametrize(
