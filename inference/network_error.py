@@ -69,12 +69,12 @@ def network_error(likelihood: Likelihood, events: Events, result: FitResult) -> 
 
     def total_modes(theta: Tensor) -> Tensor:
         """sum_i w_i [m(x_i, theta) - modes of the normalisation] (k,)."""
-        weight = events.weight.to(estimator.device).double()
-        total = weight @ estimator.log_ratio_modes(events.x, theta.expand(len(events), -1))
+        weight = events.weight.double().cpu()
+        total = weight @ estimator.log_ratio_modes(events.x, theta.expand(len(events), -1)).cpu()
         if result.normalisation is not None:
-            normalisation = -weight.sum() * estimator.log_normalisation_modes(theta[None])[0]
+            normalisation = -weight.sum() * estimator.log_normalisation_modes(theta[None])[0].cpu()
             total = torch.cat([total + normalisation[: len(total)], normalisation[len(total) :]])
-        return total.cpu()
+        return total
 
     shift = result.covariance @ _slopes(total_modes, result.theta, _STEP * step_sizes(likelihood.parameters))
     covariance = shift @ shift.T
