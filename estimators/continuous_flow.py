@@ -8,7 +8,7 @@ Here they are equal steps of the classical Runge-Kutta method, and the divergenc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from zuko.flows.continuous import FFJTransform
 
 from touchneedle.estimators.conditional_flow import ConditionalFlow
+from touchneedle.estimators.flow_ode import integrate
 
 
 class ContinuousFlow(ConditionalFlow):
@@ -36,13 +37,17 @@ class ContinuousFlow(ConditionalFlow):
     def to_noise(self, z: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Noise (n, d) of z (n, d), and log |d noise / d z| (n,)."""
         start = torch.cat([z, torch.zeros_like(z[:, :1])], -1)
-        end = self._integrate(lambda time, state: self._with_divergence(time, state[:, :-1], context), start, 0.0, 1.0)
+        end = integrate(lambda state, time: self._with_divergence(time, state[:, :-1], context), start, self._times())
         return end[:, :-1], end[:, -1]
 
     def _from_noise(self, noise: Tensor, context: Tensor) -> Tensor:
-        return self._integrate(lambda time, state: self.field.f(time, state, context), noise, 1.0, 0.0)
+        return integrate(lambda state, time: self.field.f(torch.tensor(time).to(state), state, context), noise, self._times()[::-1])
 
-    def _with_divergence(self, time: Tensor, z: Tensor, context: Tensor) -> Tensor:
+    def _times(self) -> list[float]:
+        """Ends of the steps, from data to noise."""
+        return torch.linspace(0, 1, int(self.steps) + 1, dtype=torch.float64).tolist()
+
+    def _with_divergence(self, time: Tensor | float, z: Tensor, context: Tensor) -> Tensor:
         """The field (n, d) and its divergence (n, d + 1): the network of zuko, with its derivatives along each column."""
         first, *others = [layer for layer in self.field.ode if hasattr(layer, "weight")]
         phases = self.field.freqs * time
@@ -55,15 +60,3 @@ class ContinuousFlow(ConditionalFlow):
             value, tangents = layer(value * gate), (slope[:, None] * tangents) @ layer.weight.T
         divergence = tangents.diagonal(dim1=-2, dim2=-1).sum(-1)
         return torch.cat([value, divergence.expand(len(z))[:, None]], -1)
-
-    def _integrate(self, field: Callable[[Tensor, Tensor], Tensor], state: Tensor, start: float, end: float) -> Tensor:
-        """The state at ``end``, from ``start``: Runge-Kutta steps of fourth order."""
-        count = int(self.steps)
-        step = (end - start) / count
-        for time in torch.arange(count).to(state) * step + start:
-            first = field(time, state)
-            second = field(time + step / 2, state + step / 2 * first)
-            third = field(time + step / 2, state + step / 2 * second)
-            fourth = field(time + step, state + step * third)
-            state = state + step / 6 * (first + 2 * second + 2 * third + fourth)
-        return state

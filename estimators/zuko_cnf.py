@@ -16,6 +16,7 @@ from pydantic import PositiveFloat, PositiveInt
 from touchneedle.conf.errors import InputError
 from touchneedle.estimators.continuous_flow import ContinuousFlow
 from touchneedle.estimators.flow_density import ConditionalDensity
+from touchneedle.estimators.flow_ode import STAGES
 from touchneedle.toys.base import Events
 
 _DOUBLINGS = 3
@@ -48,6 +49,11 @@ class ZukoCnf(ConditionalDensity):
 
     def _build_flow(self, features: int, context: int) -> ContinuousFlow:
         return ContinuousFlow(features, context, self.config.hidden_features, self.config.steps)
+
+    def cost(self) -> dict[str, float | int]:
+        """Steps of the equation, and evaluations of the network for one log density."""
+        steps = int(self.flow.steps)
+        return {"ode_steps": steps, "ode_evaluations": STAGES * steps}
 
     def finish(self, validation: Events) -> None:
         """Take as many steps as the density of validation events needs; raises `InputError` if eight times more are too few."""

@@ -64,6 +64,7 @@ def test_steps_are_doubled_until_the_density_settles(location: ExactToy) -> None
     assert isinstance(estimator, ZukoCnf)
     estimator.finish(subject.events)
     assert int(estimator.flow.steps) == 4
+    assert estimator.cost() == {"ode_steps": 4, "ode_evaluations": 16}
     value = estimator.log_prob(subject.events.x, subject.events.theta)
     estimator.flow.steps *= 2
     assert (estimator.log_prob(subject.events.x, subject.events.theta) - value).abs().mean() < 1e-4
