@@ -1,17 +1,19 @@
 """Inference: what fits. Start with `touchneedle.inference.likelihood` (events) or `pseudo_fits` (pseudo-experiments)."""
 
 from touchneedle.inference.bundle import Bundle, load_bundle, save_bundle
-from touchneedle.inference.fit import FitResult, ProfileScan, fit, profile_scan
+from touchneedle.inference.fit import FitResult, fit
 from touchneedle.inference.likelihood import Likelihood
 from touchneedle.inference.pseudo_experiments import PseudoExperiments, draw_pseudo_experiments
 from touchneedle.inference.pseudo_fits import FitOptions, PseudoFits, fit_pseudo_experiments
 from touchneedle.inference.rates import RateModel, fit_rate_model
+from touchneedle.inference.scan import ProfileGrid, ProfileScan, profile_grid, profile_scan
 
 __all__ = [
     "Bundle",
     "FitOptions",
     "FitResult",
     "Likelihood",
+    "ProfileGrid",
     "ProfileScan",
     "PseudoExperiments",
     "PseudoFits",
@@ -21,6 +23,7 @@ __all__ = [
     "fit_pseudo_experiments",
     "fit_rate_model",
     "load_bundle",
+    "profile_grid",
     "profile_scan",
     "save_bundle",
 ]
