@@ -2,6 +2,8 @@
 
 from touchneedle.inference.bundle import Bundle, load_bundle, save_bundle
 from touchneedle.inference.fit import FitResult, fit
+from touchneedle.inference.interval import Interval
+from touchneedle.inference.intervals import ProfileIntervals, profile_intervals
 from touchneedle.inference.likelihood import Likelihood
 from touchneedle.inference.pseudo_experiments import PseudoExperiments, draw_pseudo_experiments
 from touchneedle.inference.pseudo_fits import FitOptions, PseudoFits, fit_pseudo_experiments
@@ -12,8 +14,10 @@ __all__ = [
     "Bundle",
     "FitOptions",
     "FitResult",
+    "Interval",
     "Likelihood",
     "ProfileGrid",
+    "ProfileIntervals",
     "ProfileScan",
     "PseudoExperiments",
     "PseudoFits",
@@ -24,6 +28,7 @@ __all__ = [
     "fit_rate_model",
     "load_bundle",
     "profile_grid",
+    "profile_intervals",
     "profile_scan",
     "save_bundle",
 ]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from scipy import interpolate
 
 from touchneedle.conf.errors import InputError
 from touchneedle.inference.figure_style import (
@@ -25,6 +26,7 @@ from touchneedle.inference.figure_style import (
 )
 from touchneedle.inference.fit_result import FitResult
 from touchneedle.inference.interval import Interval
+from touchneedle.inference.intervals import ProfileIntervals
 from touchneedle.inference.scan import ProfileGrid, ProfileScan
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 
 _MOST_NUMBERS = 10
 _TOP = 9.0
+_FINE = 8
+_SPLINED = 5
 
 
 def draw_fit(result: FitResult) -> Figure:
@@ -85,13 +89,37 @@ def draw_scan(scan: ProfileScan, intervals: Sequence[Interval] = ()) -> Figure:
         return figure
 
 
+def draw_intervals(result: ProfileIntervals) -> Figure:
+    """The intervals of each parameter on an axis of its own: a thick bar for the first level, thinner ones for others."""
+    names = list(dict.fromkeys(found.parameter for found in result.intervals))
+    if not names:
+        raise InputError("figures: expected at least one interval; got none")
+    with styled():
+        figure = new_figure(5.4, 0.6 + 0.95 * len(names))
+        for axes, name in zip(figure.subplots(len(names), 1, squeeze=False)[:, 0], names, strict=True):
+            parameter = result.best.parameters.parameters[result.best.parameters.index(name)]
+            for order, found in enumerate(found for found in result.intervals if found.parameter == name):
+                axes.plot([found.low, found.high], [0, 0], color=BLUE, linewidth=max(1.2, 6 - 3.5 * order), solid_capstyle="butt")
+                axes.plot(found.value, 0, "o", color="black", markersize=4)
+                for end, held in ((found.low, found.low_at_bound), (found.high, found.high_at_bound)):
+                    if held:
+                        axes.plot(end, 0, "|", color=RED, markersize=14, markeredgewidth=2)
+            axes.set_yticks([])
+            axes.spines["left"].set_visible(False)
+            axes.set_ylim(-1, 1)
+            axes.margins(x=0.1)
+            axes.set_xlabel(label(parameter), loc="left")
+        return figure
+
+
 def draw_grid(grid: ProfileGrid) -> Figure:
     """2 Delta ln L over two parameters, with contours of 68 and 95 %."""
     with styled():
         figure = new_figure(5.4, 4.3)
         axes = figure.subplots()
         top = quantile(0.9973, 2)
-        colours = axes.pcolormesh(grid.first, grid.second, grid.t.T, cmap="Blues_r", vmin=0, vmax=top, shading="nearest", rasterized=True)
+        x, y, t = _refined(grid)
+        colours = axes.pcolormesh(x, y, t, cmap="Blues_r", vmin=0, vmax=top, shading="nearest", rasterized=True)
         figure.colorbar(colours, ax=axes, label=DELTA_LNL, extend="max")
         _draw_contours(axes, grid, "white")
         first, second = (grid.best.parameters.index(name) for name in grid.names)
@@ -126,12 +154,32 @@ def draw_corner(best: FitResult, scans: Sequence[ProfileScan] = (), grids: Seque
 
 
 def _draw_profile(axes: Axes, scan: ProfileScan) -> None:
-    axes.plot(scan.values, scan.t, color=BLUE, linewidth=1.8)
+    _draw_curve(axes, scan)
     failed = ~scan.valid
     if bool(failed.any()):
         axes.plot(scan.values[failed], scan.t[failed], "x", color=RED, label="not converged")
     highest = float(scan.t.max()) if len(scan.t) else _TOP
     axes.set_ylim(0, max(1.05 * quantile(LEVELS[-1], 1), min(_TOP, 1.05 * highest)) * 1.25)
+
+
+def _draw_curve(axes: Axes, scan: ProfileScan) -> None:
+    """The scanned points, joined smoothly."""
+    order = scan.values.argsort()
+    x, t = scan.values[order].numpy(), scan.t[order].numpy()
+    if len(np.unique(x)) == len(x) > 2:
+        fine = np.linspace(x[0], x[-1], _FINE * len(x))
+        axes.plot(fine, interpolate.PchipInterpolator(x, t)(fine), color=BLUE, linewidth=1.8)
+    axes.plot(x, t, ".", color=BLUE, markersize=3.5)
+
+
+def _refined(grid: ProfileGrid) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Both axes and t (b, a) of a grid, interpolated by splines where it is large enough."""
+    x, y, t = grid.first.numpy(), grid.second.numpy(), grid.t.numpy()
+    if min(t.shape) < _SPLINED or not np.isfinite(t).all():
+        return x, y, t.T
+    spline = interpolate.RectBivariateSpline(x, y, t)
+    x, y = (np.linspace(values[0], values[-1], _FINE * len(values)) for values in (x, y))
+    return x, y, spline(x, y).T
 
 
 def _draw_levels(axes: Axes) -> None:
@@ -148,7 +196,7 @@ def _draw_contours(axes: Any, grid: ProfileGrid, colour: str) -> None:
     inside = [level for level in levels if float(grid.t.min()) < level < float(grid.t.max())]
     if not inside:
         return
-    lines = axes.contour(grid.first, grid.second, grid.t.T, levels=inside, colors=colour, linestyles=["-", "--"][: len(inside)])
+    lines = axes.contour(*_refined(grid), levels=inside, colors=colour, linestyles=["-", "--"][: len(inside)])
     names = {level: percent(share) for level, share in zip(levels, LEVELS, strict=True)}
     axes.clabel(lines, fmt={level: names[level] for level in inside}, fontsize=8)
 
@@ -159,7 +207,7 @@ def _draw_parabola(axes: Axes, best: FitResult, column: int, scans: Sequence[Pro
     axes.plot(centre + sigma * z, z**2, color=GREY, linestyle="--", linewidth=1.2)
     for scan in scans:
         if scan.parameter == best.names[column]:
-            axes.plot(scan.values, scan.t, color=BLUE, linewidth=1.8)
+            _draw_curve(axes, scan)
     for level in LEVELS:
         axes.axhline(quantile(level, 1), color=GREY, linewidth=0.6)
     axes.set_xlim(centre - 2.9 * sigma, centre + 2.9 * sigma)
@@ -180,15 +228,7 @@ def _draw_ellipses(axes: Axes, best: FitResult, across: int, up: int, grids: Seq
         axes.plot(x, y, color=GREY, linestyle=style, linewidth=1.2)
     for grid in grids:
         if set(grid.names) == {best.names[across], best.names[up]}:
-            turned = grid if grid.names[0] == best.names[across] else grid.turned
-            axes.contour(
-                turned.first,
-                turned.second,
-                turned.t.T,
-                levels=[quantile(level, 2) for level in LEVELS],
-                colors=BLUE,
-                linestyles=["-", "--"],
-            )
+            _draw_contours(axes, grid if grid.names[0] == best.names[across] else grid.turned, BLUE)
     axes.plot(*centre, "+", color=RED, markersize=9, markeredgewidth=1.8)
     axes.set_ylim(centre[1] - 2.9 * float(best.sigma[up]), centre[1] + 2.9 * float(best.sigma[up]))
 

@@ -76,7 +76,7 @@ class Profiler:
 
     def predict(self, columns: Sequence[int], values: Sequence[float]) -> Tensor:
         """Where a quadratic ln L has its maximum given the held values (p,), inside the limits."""
-        chosen = torch.tensor(list(columns))
+        chosen = torch.tensor(list(columns), dtype=torch.int64)
         wanted = torch.tensor(list(values), dtype=torch.float64)
         slope = torch.linalg.solve(self.covariance[chosen[:, None], chosen], self.covariance[chosen]).T
         start = self.best.theta + slope @ (wanted - self.best.theta[chosen])
