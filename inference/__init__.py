@@ -2,6 +2,7 @@
 
 from touchneedle.inference.bundle import Bundle, load_bundle, save_bundle
 from touchneedle.inference.fit import FitResult, fit
+from touchneedle.inference.impacts import Impact, Impacts, impacts
 from touchneedle.inference.interval import Interval
 from touchneedle.inference.intervals import ProfileIntervals, profile_intervals
 from touchneedle.inference.likelihood import Likelihood
@@ -14,6 +15,8 @@ __all__ = [
     "Bundle",
     "FitOptions",
     "FitResult",
+    "Impact",
+    "Impacts",
     "Interval",
     "Likelihood",
     "ProfileGrid",
@@ -26,6 +29,7 @@ __all__ = [
     "fit",
     "fit_pseudo_experiments",
     "fit_rate_model",
+    "impacts",
     "load_bundle",
     "profile_grid",
     "profile_intervals",
