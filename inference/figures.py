@@ -28,6 +28,7 @@ from touchneedle.inference.fit_result import FitResult
 from touchneedle.inference.interval import Interval
 from touchneedle.inference.intervals import ProfileIntervals
 from touchneedle.inference.scan import ProfileGrid, ProfileScan
+from touchneedle.inference.text_table import rounded
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,11 +45,12 @@ def draw_fit(result: FitResult) -> Figure:
     constrained = [k for k, parameter in enumerate(result.parameters.parameters) if parameter.constraint is not None]
     p = len(result.names)
     with styled():
-        figure = new_figure(4.6 + 3.6 * bool(constrained), max(3.4, 1.4 + 0.25 * p))
+        square = max(4.2, 1.6 + 0.19 * p)
+        figure = new_figure(square + 3.4 * bool(constrained), square - 0.8)
         if not constrained:
             _draw_correlations(figure.subplots(), figure, result)
             return figure
-        left, right = figure.subplots(1, 2, width_ratios=(1, 1.15))
+        left, right = figure.subplots(1, 2, width_ratios=(3.0, square))
         draw_pulls(left, result, constrained)
         _draw_correlations(right, figure, result)
         return figure
@@ -76,16 +78,16 @@ def draw_scan(scan: ProfileScan, intervals: Sequence[Interval] = ()) -> Figure:
         axes = figure.subplots()
         _draw_profile(axes, scan)
         best = float(scan.best.theta[scan.best.parameters.index(scan.parameter)])
-        for interval in intervals:
+        for order, interval in enumerate(intervals):
             axes.axvspan(interval.low, interval.high, color=BLUE, alpha=0.12, linewidth=0)
-            axes.plot([], [], color=BLUE, alpha=0.35, linewidth=6, label=f"{percent(interval.level)}: {best:.4g} {interval.errors}")
+            axes.plot([], [], color=BLUE, alpha=max(0.12, 0.35 - 0.2 * order), linewidth=6, label=_written(interval))
         axes.axvline(best, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
         _draw_levels(axes)
         axes.set_xlabel(label(scan.axis))
         axes.set_ylabel(DELTA_LNL)
         axes.set_xlim(float(scan.values.min()), float(scan.values.max()))
         if axes.get_legend_handles_labels()[1]:
-            axes.legend(loc="upper center")
+            axes.legend(loc="upper center", frameon=True, edgecolor="none", framealpha=0.9)
         return figure
 
 
@@ -151,6 +153,11 @@ def draw_corner(best: FitResult, scans: Sequence[ProfileScan] = (), grids: Seque
                     panels[i, j].set_xlabel(label(best.parameters.parameters[column]))
         _explain(figure)
         return figure
+
+
+def _written(interval: Interval) -> str:
+    value, low, high = rounded(interval.value, interval.low - interval.value, interval.high - interval.value)
+    return f"{percent(interval.level)}: ${value}\\,_{{{low}}}^{{+{high}}}$"
 
 
 def _draw_profile(axes: Axes, scan: ProfileScan) -> None:
@@ -259,5 +266,7 @@ def _draw_correlations(axes: Axes, figure: Figure, result: FitResult) -> None:
         for (i, j), value in np.ndenumerate(matrix):
             if np.isfinite(value):
                 axes.text(j, i, f"{value:.2f}", ha="center", va="center", fontsize=8, color="white" if abs(value) > 0.6 else "black")
+    if small:
+        axes.tick_params(labelsize=8)
     axes.spines[:].set_visible(False)
     figure.colorbar(colours, ax=axes, label="correlation", shrink=0.8)

@@ -9,6 +9,7 @@ import numpy as np
 from touchneedle.conf.errors import InputError
 from touchneedle.inference.figure_style import BLUE, GREEN, GREY, RED, YELLOW, label, new_figure, plain_text, styled
 from touchneedle.inference.impacts import Impact, Impacts, Shift
+from touchneedle.inference.text_table import rounded
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +33,8 @@ def draw_impacts(result: Impacts) -> Figure:
         right.tick_params(axis="y", length=0)
         right.spines["left"].set_visible(False)
         figure.suptitle(_title(result), fontsize=10)
-        figure.legend(*right.get_legend_handles_labels(), loc="outside lower center", ncols=4)
+        handles, names = right.get_legend_handles_labels()
+        figure.legend(handles[::2] + handles[1::2], names[::2] + names[1::2], loc="outside lower center", ncols=4)
         return figure
 
 
@@ -53,6 +55,7 @@ def _draw_shifts(axes: Axes, shown: tuple[Impact, ...], result: Impacts) -> None
         _bars(axes, [_filled(one)[side] for one in shown], name, color=colour, alpha=0.75, height=0.62)
         _bars(axes, [one.before[side] for one in shown], f"{name}, before the fit", fill=False, edgecolor=colour, height=0.8)
     axes.axvline(0, color=GREY, linewidth=0.8)
+    axes.locator_params(axis="x", nbins=5)
     # Equal reach to both sides, so that asymmetries are seen.
     reach = max(abs(value) for value in axes.get_xlim())
     axes.set_xlim(-reach, reach)
@@ -80,7 +83,5 @@ def _title(result: Impacts) -> str:
     column = result.best.parameters.index(result.parameter)
     parameter = result.best.parameters.parameters[column]
     unit = f" {plain_text(parameter.unit)}" if parameter.unit else ""
-    return (
-        f"{label(parameter, unit=False)} = {float(result.best.theta[column]):.4g} $\\pm$ {result.total:.2g}{unit}"
-        f" (statistical {result.statistical:.2g})"
-    )
+    value, total, statistical = rounded(result.best.theta[column], result.total, result.statistical)
+    return f"{label(parameter, unit=False)} = {value} $\\pm$ {total}{unit} (statistical {statistical})"

@@ -19,3 +19,13 @@ def signed(value: SupportsFloat) -> str:
     """A number with its sign; a dash for what is not a number."""
     number = float(value)
     return f"{number:+.3g}" if math.isfinite(number) else "-"
+
+
+def rounded(value: SupportsFloat, *errors: SupportsFloat) -> tuple[str, ...]:
+    """A value and its errors with two digits of the smallest error that is not zero."""
+    numbers = [float(value), *map(float, errors)]
+    known = [abs(error) for error in numbers[1:] if math.isfinite(error) and error != 0]
+    if not known:
+        return tuple(f"{number:.4g}" for number in numbers)
+    digits = 1 - math.floor(math.log10(min(known)))
+    return tuple(f"{number:.{max(0, min(digits, 12))}f}" for number in numbers)
