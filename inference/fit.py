@@ -14,10 +14,18 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from touchneedle.conf.errors import InputError
 from touchneedle.inference.curvature import Peak, find_peak
 from touchneedle.inference.fit_result import FitResult, Minimum
-from touchneedle.inference.fittable import Fittable, Objective, check_events, region, search_limits, step_sizes
+from touchneedle.inference.fittable import (
+    Fittable,
+    Objective,
+    check_events,
+    check_positive,
+    count_non_positive,
+    region,
+    search_limits,
+    step_sizes,
+)
 from touchneedle.inference.maximise import Region
 from touchneedle.inference.minuit import NOT_FINITE, Found, migrad
 from touchneedle.inference.normalisation import RADIUS, LocalNormalisation, fit_local_normalisation
@@ -64,8 +72,9 @@ def fit(
     parameters.check(given)
     weighted = check_events(likelihood, events)
     auxiliary = parameters.nominal if auxiliary is None else auxiliary.double()
+    for point in given:
+        check_positive(likelihood, point, events)
     data = _Data(likelihood, events, auxiliary)
-    data.check_density(given[0])
     result = data.best(torch.cat([given, sobol_starts(likelihood, starts - len(given), seed)]))
     for _ in range(2):
         local = data.normalise_at(result)
@@ -105,18 +114,6 @@ class _Data:
     events: EventSource
     auxiliary: Tensor
 
-    def check_density(self, start: Tensor) -> None:
-        """Raise `InputError` where a signed density is not positive at some event."""
-        estimator = getattr(self.likelihood, "estimator", None)
-        if estimator is None or "signed" not in estimator.capabilities:
-            return
-        bad = sum(int(estimator.log_ratio(batch.x, start).isnan().sum()) for batch in self.events.batches(2**16))
-        if bad:
-            raise InputError(
-                f"fit: expected a positive density at every event; at the start it is not at {bad} of {len(self.events)}; "
-                "start elsewhere, or leave these events out"
-            )
-
     def best(self, starts: Tensor) -> FitResult:
         """The best maximum from starts (s, p), with its rivals."""
         parameters = self.likelihood.parameters
@@ -125,13 +122,15 @@ class _Data:
         found = [migrad(objective, start, parameters, limits) for start in starts]
         best = max(found, key=lambda one: (not one.reason, one.value))
         peak = _peak_of(objective, best, region(parameters, limits))
+        bad = count_non_positive(self.likelihood, peak.theta, self.events)
+        reason = f"density not positive at {bad} events" if bad else _reason(best, peak)
         return FitResult(
             parameters=parameters,
             theta=peak.theta,
             covariance=peak.covariance,
             inverse_hessian=peak.covariance,
             value=peak.value,
-            valid=not (reason := _reason(best, peak)),
+            valid=not reason,
             calls=peak.calls + sum(one.calls for one in found),
             auxiliary=self.auxiliary,
             reason=reason,
@@ -140,6 +139,7 @@ class _Data:
             at_bound=tuple(name for name, held in zip(parameters.names, peak.blocked.tolist(), strict=True) if held),
             minima=_minima(peak, found, step_sizes(parameters)),
             starts=len(starts),
+            non_positive=bad,
         )
 
     def normalise_at(self, result: FitResult) -> LocalNormalisation | None:

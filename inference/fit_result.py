@@ -55,6 +55,7 @@ class FitResult(Result):
         at_bound: names of the parameters that the slope of ln L holds at a limit of the fit.
         minima: distinct minima of -2 ln L within 9 of the lowest one, which comes first.
         starts: number of starting points that were tried.
+        non_positive: events at which a signed density is not positive at the best fit.
         weighted: the events had weights other than 1 and were not Asimov data.
         intervals: asymmetric errors, if they were added (`with_intervals`).
     """
@@ -74,6 +75,7 @@ class FitResult(Result):
     at_bound: tuple[str, ...] = ()
     minima: tuple[Minimum, ...] = ()
     starts: int = 1
+    non_positive: int = 0
     weighted: bool = False
     intervals: tuple[Interval, ...] = ()
 
@@ -125,7 +127,20 @@ class FitResult(Result):
 
     def to_dict(self) -> dict[str, Any]:
         """One entry per parameter, the matrices, and how the fit went."""
-        names = ("value", "valid", "reason", "edm", "calls", "hessian", "at_bound", "minima", "starts", "weighted", "intervals")
+        names = (
+            "value",
+            "valid",
+            "reason",
+            "edm",
+            "calls",
+            "hessian",
+            "at_bound",
+            "minima",
+            "starts",
+            "non_positive",
+            "weighted",
+            "intervals",
+        )
         return {
             "parameters": [self._entry(column) for column in range(len(self.names))],
             **{name: plain(getattr(self, name)) for name in (*names, "theta", "covariance", "inverse_hessian", "auxiliary")},

@@ -76,6 +76,29 @@ def step_sizes(parameters: ParameterSpace) -> Tensor:
     return 0.05 * width
 
 
+def count_non_positive(likelihood: Fittable, theta: Tensor, events: EventSource) -> int:
+    """Number of events whose density at theta (p,) is not positive, where the likelihood or its estimator can say so."""
+    own = getattr(likelihood, "count_non_positive", None)
+    if own is not None:
+        return own(theta, events)
+    estimator = getattr(likelihood, "estimator", None)
+    if estimator is None or "signed" not in estimator.capabilities:
+        return 0
+    with torch.no_grad():
+        return sum(int(estimator.log_ratio(batch.x, theta).isnan().sum()) for batch in events.batches(_BATCH))
+
+
+def check_positive(likelihood: Fittable, theta: Tensor, events: EventSource) -> None:
+    """Raise `InputError` if the density at theta (p,) is not positive at some event: there is no likelihood to start from."""
+    bad = count_non_positive(likelihood, theta, events)
+    if bad:
+        point = ", ".join(f"{name}={value:g}" for name, value in zip(likelihood.parameters.names, theta.tolist(), strict=True))
+        raise InputError(
+            f"fit: expected a positive density at every event; at {point} it is not at {bad} of {len(events)} events: start elsewhere, "
+            "or look for events outside the support"
+        )
+
+
 def check_events(likelihood: Fittable, events: EventSource) -> bool:
     """Whether the events are weighted (not all weights are 1); raises `InputError` for data that cannot be fitted.
 

@@ -2,10 +2,10 @@
 
     C = H^-1 J H^-1,   H = -grad grad ln L,   J = sum_i w_i^2 s_i s_i^T + K
 
-with s_i the gradient of ln[nu(theta) p(x_i|theta)] and K the curvature of the constraint terms (Langenbruch 2022, Eur. Phys. J. C
-82, 393, arXiv:1911.01303, eq. 18 and, for extended likelihoods, section 2.3). Auxiliary measurements are data of weight
-one, so that K enters J as it enters H, and C is H^-1, up to fluctuations, where all weights are one. The weights are taken as
-known: an error of their own (of an efficiency, say) is not in it.
+with s_i the gradient of ln[nu(theta) p(x_i|theta)] and K the curvature of the terms beside the events (Langenbruch 2022, Eur.
+Phys. J. C 82, 393, arXiv:1911.01303, eq. 18). Auxiliary measurements and counts of control regions are data of weight one, so
+that K enters J as it enters H, and C is H^-1, up to fluctuations, where all weights are one. The weights are taken as known:
+an error of their own (of an efficiency, say) is not in it.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class KnowsEventScores(Protocol):
 
 def sandwich_covariance(likelihood: Fittable, events: EventSource, result: FitResult) -> Tensor:
     """H^-1 J H^-1 at a best fit (p, p); raises `InputError` for a likelihood that does not know the scores of its events."""
-    total = constraint_curvature(likelihood.parameters, result.theta, result.auxiliary)
+    total = curvature_beside_events(likelihood, result.theta, result.auxiliary)
     for batch in events.batches(_BATCH):
         weighted = batch.weight.double().cpu()[:, None] * event_scores(likelihood, batch, result.theta)
         total = total + weighted.T @ weighted
@@ -55,6 +55,15 @@ def event_scores(likelihood: Fittable, events: Any, theta: Tensor) -> Tensor:
             "fit unweighted events, or declare Asimov data (asimov=True)"
         )
     return ratio_and_score(likelihood.estimator, events.x, theta)[1] + _common_score(likelihood, theta)
+
+
+def curvature_beside_events(likelihood: Fittable, theta: Tensor, auxiliary: Tensor) -> Tensor:
+    """Minus the Hessian, at theta (p,), of the constraint terms and of control regions, if there are any (p, p)."""
+    total = constraint_curvature(likelihood.parameters, theta, auxiliary)
+    control = getattr(likelihood, "control", None)
+    if control is None:
+        return total
+    return total - torch.autograd.functional.hessian(lambda point: control.log_prob(point[None], control.observed[None]).sum(), theta)
 
 
 def constraint_curvature(parameters: ParameterSpace, theta: Tensor, auxiliary: Tensor) -> Tensor:

@@ -221,5 +221,5 @@ def test_a_density_that_is_not_positive_is_refused():
     theta = toy.spec.parameters.nominal.clone()
     theta[0] = toy.spec.parameters.high[0]
     likelihood = Likelihood(build_estimator("oracle", toy.spec, truth=toy))
-    with pytest.raises(InputError, match="positive density at every event; at the start it is not at 10 of 10"):
+    with pytest.raises(InputError, match="positive density at every event; at mu=.* it is not at 10 of 10"):
         fit(likelihood, Events(negative, theta.expand(10, -1), torch.ones(10)), start=theta)
