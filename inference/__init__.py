@@ -1,6 +1,7 @@
 """Inference: what fits. Start with `touchneedle.inference.likelihood` (events) or `pseudo_fits` (pseudo-experiments)."""
 
 from touchneedle.inference.bundle import Bundle, load_bundle, save_bundle
+from touchneedle.inference.closure import Closure, closure
 from touchneedle.inference.fit import FitResult, fit
 from touchneedle.inference.impacts import Impact, Impacts, impacts
 from touchneedle.inference.interval import Interval
@@ -13,6 +14,7 @@ from touchneedle.inference.scan import ProfileGrid, ProfileScan, profile_grid, p
 
 __all__ = [
     "Bundle",
+    "Closure",
     "FitOptions",
     "FitResult",
     "Impact",
@@ -25,6 +27,7 @@ __all__ = [
     "PseudoExperiments",
     "PseudoFits",
     "RateModel",
+    "closure",
     "draw_pseudo_experiments",
     "fit",
     "fit_pseudo_experiments",

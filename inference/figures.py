@@ -244,7 +244,12 @@ def _explain(figure: Figure) -> None:
     """A legend beside the panels: what is drawn how."""
     from matplotlib.lines import Line2D
 
-    ways = (("Hessian", GREY, "-"), ("scan", BLUE, "-"), (f"{percent(LEVELS[0])}", "black", "-"), (f"{percent(LEVELS[1])}", "black", "--"))
+    ways: Any = (
+        ("Hessian", GREY, "-"),
+        ("scan", BLUE, "-"),
+        (f"{percent(LEVELS[0])}", "black", "-"),
+        (f"{percent(LEVELS[1])}", "black", "--"),
+    )
     handles = [Line2D([], [], color=colour, linestyle=style, label=name) for name, colour, style in ways]
     figure.legend(handles=handles, loc="outside upper center", ncols=4)
 

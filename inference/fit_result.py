@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor
 
@@ -151,7 +151,7 @@ class FitResult(Result):
         """Pulls of the nuisances, and the correlations."""
         from touchneedle.inference.figures import draw_fit
 
-        return draw_fit(self)
+        return draw_fit(cast(Any, self))
 
     def _entry(self, column: int) -> dict[str, Any]:
         parameter = self.parameters.parameters[column]

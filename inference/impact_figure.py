@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -64,7 +64,7 @@ def _draw_shifts(axes: Axes, shown: tuple[Impact, ...], result: Impacts) -> None
     axes.set_xlabel(rf"shift of {label(parameter, unit=False)}{unit}")
 
 
-def _bars(axes: Axes, values: list[float], name: str, **style: object) -> None:
+def _bars(axes: Axes, values: list[float], name: str, **style: Any) -> None:
     axes.barh(np.arange(len(values)), np.nan_to_num(values), label=name, **style)
 
 

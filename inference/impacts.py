@@ -14,7 +14,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch import Tensor
@@ -22,13 +22,14 @@ from torch import Tensor
 from touchneedle.conf.errors import InputError
 from touchneedle.inference.fit_result import FitResult
 from touchneedle.inference.fittable import Fittable, check_events
+from touchneedle.inference.likelihood import Likelihood
 from touchneedle.inference.network_error import KnowsItsError, network_error
 from touchneedle.inference.profiled import Profiler
 from touchneedle.inference.result import Result
 from touchneedle.inference.terms import constraint_term
 from touchneedle.inference.text_table import signed, table
 from touchneedle.inference.weighted import constraint_curvature
-from touchneedle.toys.base import EventSource
+from touchneedle.toys.base import Events, EventSource
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -113,7 +114,7 @@ class Impacts(Result):
         """Pulls beside impacts, the largest on top."""
         from touchneedle.inference.impact_figure import draw_impacts
 
-        return draw_impacts(self)
+        return draw_impacts(cast(Any, self))
 
 
 def impacts(
@@ -225,7 +226,7 @@ def _allowed(best: FitResult, k: int, move: float) -> bool:
 
 def _training(likelihood: Fittable, events: EventSource, best: FitResult, target: int) -> list[Impact]:
     """The error of training as one more impact, where the estimator knows it."""
-    if not isinstance(getattr(likelihood, "estimator", None), KnowsItsError):
+    if not isinstance(likelihood, Likelihood) or not isinstance(events, Events) or not isinstance(likelihood.estimator, KnowsItsError):
         return []
     error = float(network_error(likelihood, events, best).sigma[target])
     return [Impact(TRAINING, math.nan, math.nan, _NONE, _NONE, (-error, error))]

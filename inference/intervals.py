@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from scipy import optimize, stats
@@ -66,7 +66,7 @@ class ProfileIntervals(Result):
         """A bar per parameter."""
         from touchneedle.inference.figures import draw_intervals
 
-        return draw_intervals(self)
+        return draw_intervals(cast(Any, self))
 
     def _row(self, found: Interval) -> list[str]:
         unit = self.best.parameters.parameters[self.best.parameters.index(found.parameter)].unit
@@ -155,7 +155,7 @@ class _Profile:
         if inner == outer:
             return outer, True, True
         end, told = optimize.brentq(
-            self._excess, inner, outer, args=(quantile,), xtol=_TOLERANCE * self._width(), rtol=1e-14, full_output=True, disp=False
+            self._excess, inner, outer, args=(quantile,), xtol=_TOLERANCE * self._width(), full_output=True, disp=False
         )
         valid = all(self.known[value].valid for value in (outer, end) if value in self.known)
         return float(end), False, valid and bool(told.converged)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import Tensor
@@ -63,7 +63,7 @@ class ProfileScan(Result):
         """2 Delta ln L against the parameter, with intervals of it if given."""
         from touchneedle.inference.figures import draw_scan
 
-        return draw_scan(self, [found for found in intervals if found.parameter == self.parameter])
+        return draw_scan(cast(Any, self), [found for found in intervals if found.parameter == self.parameter])
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ class ProfileGrid(Result):
         """Contours at 68 and 95 %, chi2 of two degrees of freedom."""
         from touchneedle.inference.figures import draw_grid
 
-        return draw_grid(self)
+        return draw_grid(cast(Any, self))
 
 
 def profile_scan(
