@@ -2,6 +2,7 @@
 
 from touchneedle.inference.bundle import Bundle, load_bundle, save_bundle
 from touchneedle.inference.closure import Closure, closure
+from touchneedle.inference.figures import draw_corner
 from touchneedle.inference.fit import FitResult, fit
 from touchneedle.inference.impacts import Impact, Impacts, impacts
 from touchneedle.inference.interval import Interval
@@ -28,6 +29,7 @@ __all__ = [
     "PseudoFits",
     "RateModel",
     "closure",
+    "draw_corner",
     "draw_pseudo_experiments",
     "fit",
     "fit_pseudo_experiments",
