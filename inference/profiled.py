@@ -16,6 +16,8 @@ from touchneedle.inference.minuit import migrad
 from touchneedle.toys.base import EventSource
 
 _EDM = 1e-9
+# 2 ln L by which a constrained maximum may rise above the best fit before that has missed something.
+ABOVE = 1e-3
 
 
 @dataclass(frozen=True)
