@@ -87,8 +87,8 @@ class Profiler:
     def _search(self, start: Tensor, columns: Sequence[int]) -> Held:
         allowed = region(self.best.parameters, self.limits, columns)
         found = maximise(self.objective, start[None], allowed, torch.linalg.inv(self.covariance), edm=_EDM)
-        if bool(found.converged):
-            return Held(found.theta[0], float(found.value), True)
+        if bool(found.converged) or not bool(allowed.free.any()):
+            return Held(found.theta[0], float(found.value), bool(found.converged))
         slow = migrad(self.objective, start, self.best.parameters, self.limits, columns)
         return Held(slow.theta, slow.value, not slow.reason)
 
