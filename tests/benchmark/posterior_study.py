@@ -1,6 +1,6 @@
 """A study beside the sbi library: how far are posteriors from the exact one, with equal events, epochs and batches?
 
-    PYTHONPATH=tests python -m benchmark.posterior_study [CELL ...]      writes results/reference/posteriors.csv, cell by cell
+    PYTHONPATH=tests/benchmark python -m posterior_study [CELL ...]      writes results/reference/posteriors.csv, cell by cell
 
 Each method is trained by Touchneedle and by sbi 0.27 (its default network of that kind, neural spline flows for densities) on
 the same events. Draws at the same observations are told from exact ones by sbi's classifier test (an MLP, five folds, accuracy;
@@ -28,7 +28,7 @@ from touchneedle.benchmark.config import OptimizerConfig, TrainerConfig
 from touchneedle.benchmark.data import make_events
 from touchneedle.benchmark.train import train
 from touchneedle.estimators.base import build_estimator
-from touchneedle.toys.base import Events, ExactToy, ParameterSpace, build_toy, collect
+from touchneedle.toys.base import Events, ExactToy, ParameterSpace, Uniform, build_toy, collect
 
 TABLE = Path(__file__).parents[2] / "results" / "reference" / "posteriors.csv"
 METHODS = ("zuko_nsf", "posterior_flow", "posterior_score")
@@ -78,6 +78,8 @@ def anneal(
     ``particles`` go from the prior to the posterior in steps that halve their effective number; each is then moved by
     parts of differences of pairs of others (ter Braak 2006), and by whole ones and reflections, which jump between modes.
     """
+    if not all(isinstance(parameter.prior, Uniform) for parameter in space.parameters):
+        raise ValueError("expected flat priors")
     theta = space.sample_prior(particles, generator)
     value, power = log_likelihood(theta), 0.0
     while power < 1:
