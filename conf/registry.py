@@ -95,6 +95,7 @@ ESTIMATOR_TABLE = {
     "ratio_signed_revert": "touchneedle.estimators.ratio_signed_revert:RatioSignedRevert",
     "ratio_wifi": "touchneedle.estimators.ratio_wifi:RatioWifi",
     "score_sally": "touchneedle.estimators.score_sally:ScoreSally",
+    "spline_flow": "touchneedle.estimators.spline_flow:SplineFlow",
     "template_histogram": "touchneedle.estimators.template_histogram:TemplateHistogram",
     "zuko_cnf": "touchneedle.estimators.zuko_cnf:ZukoCnf",
     "zuko_gf": "touchneedle.estimators.zuko_gf:ZukoGf",

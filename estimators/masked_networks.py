@@ -27,7 +27,7 @@ class MaskedNetworks(nn.Module):
     def __init__(self, count: int, order: Sequence[int], context: int, outputs: int, hidden: Sequence[int]) -> None:
         super().__init__()
         self.outputs = outputs
-        masks = _masks(order, context, outputs, hidden)
+        masks = masks_of(order, context, outputs, hidden)
         for depth, mask in enumerate(masks):
             self.register_buffer(f"mask_{depth}", mask, persistent=False)
         self.depths = range(len(masks))
@@ -48,7 +48,7 @@ class MaskedNetworks(nn.Module):
         return [self.get_parameter(f"networks.{k}.{depth}.{name}") for k in which for name in names]
 
 
-def _masks(order: Sequence[int], context: int, outputs: int, hidden: Sequence[int]) -> list[Tensor]:
+def masks_of(order: Sequence[int], context: int, outputs: int, hidden: Sequence[int]) -> list[Tensor]:
     """Which unit may see which, layer by layer, each (units out, units in) of zeros and ones.
 
     A hidden unit of rank r sees the first r features; an output of the feature at place r sees ranks up to r.
