@@ -134,7 +134,9 @@ def test_summary_and_json(linear):
     lines = found.summary().splitlines()
     assert lines[0].startswith("impacts on theta_1 = ")
     assert lines[2].split()[0] == "nu_1"
-    assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["impacts"][0]["parameter"] == "nu_1"
+    written = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert written["impacts"][0]["parameter"] == "nu_1"
+    assert written["best"] == best.to_dict()
 
 
 def test_bad_input_is_one_line(linear):
