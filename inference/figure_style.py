@@ -10,12 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 from scipy import stats
 
 from touchneedle.conf.errors import InputError
 from touchneedle.toys.base import Feature, Parameter
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 LEVELS = (0.6827, 0.95)
@@ -50,6 +52,18 @@ def new_figure(width: float, height: float) -> Figure:
     from matplotlib.figure import Figure
 
     return Figure(figsize=(width, height), dpi=_DPI, layout="constrained")
+
+
+def draw_pulls(axes: Axes, pull: np.ndarray, width: np.ndarray) -> None:
+    """Pulls with errors from top to bottom, over bands of one and two errors before the fit; NaN is left out."""
+    axes.axvspan(-2, 2, color=YELLOW, linewidth=0, zorder=0)
+    axes.axvspan(-1, 1, color=GREEN, linewidth=0, zorder=0)
+    axes.axvline(0, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
+    axes.errorbar(pull, np.arange(len(pull)), xerr=width, fmt="o", color="black", markersize=4, capsize=2)
+    reach = max(2.5, 1.1 * float(np.nanmax(np.abs(pull) + width, initial=0.0)))
+    axes.set_xlim(-reach, reach)
+    axes.set_ylim(len(pull) - 0.4, -0.6)
+    axes.set_xlabel(r"$(\hat\theta - \theta_0)\,/\,\sigma_{\mathrm{before}}$")
 
 
 def label(axis: Parameter | Feature, unit: bool = True) -> str:

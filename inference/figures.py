@@ -13,11 +13,10 @@ from touchneedle.conf.errors import InputError
 from touchneedle.inference.figure_style import (
     BLUE,
     DELTA_LNL,
-    GREEN,
     GREY,
     LEVELS,
     RED,
-    YELLOW,
+    draw_pulls,
     label,
     new_figure,
     percent,
@@ -51,24 +50,10 @@ def draw_fit(result: FitResult) -> Figure:
             _draw_correlations(figure.subplots(), figure, result)
             return figure
         left, right = figure.subplots(1, 2, width_ratios=(3.0, square))
-        draw_pulls(left, result, constrained)
+        draw_pulls(left, result.pull[constrained].numpy(), result.constraint[constrained].numpy())
+        left.set_yticks(range(len(constrained)), [label(result.parameters.parameters[k], unit=False) for k in constrained])
         _draw_correlations(right, figure, result)
         return figure
-
-
-def draw_pulls(axes: Axes, result: FitResult, columns: Sequence[int]) -> None:
-    """Pulls of the chosen nuisances from top to bottom, over bands of one and two errors before the fit."""
-    height = np.arange(len(columns))
-    axes.axvspan(-2, 2, color=YELLOW, linewidth=0, zorder=0)
-    axes.axvspan(-1, 1, color=GREEN, linewidth=0, zorder=0)
-    axes.axvline(0, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
-    pull, width = result.pull[list(columns)].numpy(), result.constraint[list(columns)].numpy()
-    axes.errorbar(pull, height, xerr=np.nan_to_num(width), fmt="o", color="black", markersize=4, capsize=2)
-    axes.set_yticks(height, [label(result.parameters.parameters[k], unit=False) for k in columns])
-    axes.set_ylim(len(columns) - 0.4, -0.6)
-    reach = max(2.5, 1.1 * float(np.nanmax(np.abs(pull) + np.nan_to_num(width), initial=0.0)))
-    axes.set_xlim(-reach, reach)
-    axes.set_xlabel(r"$(\hat\theta - \theta_0)\,/\,\sigma_{\mathrm{before}}$")
 
 
 def draw_scan(scan: ProfileScan, intervals: Sequence[Interval] = ()) -> Figure:
@@ -123,7 +108,9 @@ def draw_grid(grid: ProfileGrid) -> Figure:
         x, y, t = _refined(grid)
         colours = axes.pcolormesh(x, y, t, cmap="Blues_r", vmin=0, vmax=top, shading="nearest", rasterized=True)
         figure.colorbar(colours, ax=axes, label=DELTA_LNL, extend="max")
-        _draw_contours(axes, grid, "white")
+        lines = _draw_contours(axes, grid, "white")
+        if lines is not None:
+            axes.clabel(lines, fmt={quantile(level, 2): percent(level) for level in LEVELS}, fontsize=8)
         first, second = (grid.best.parameters.index(name) for name in grid.names)
         axes.plot(float(grid.best.theta[first]), float(grid.best.theta[second]), "+", color=RED, markersize=10, markeredgewidth=2)
         axes.set_xlabel(label(grid.best.parameters.parameters[first]))
@@ -198,20 +185,19 @@ def _draw_levels(axes: Axes) -> None:
         )
 
 
-def _draw_contours(axes: Any, grid: ProfileGrid, colour: str) -> None:
+def _draw_contours(axes: Any, grid: ProfileGrid, colour: str) -> Any:
+    """Contours of 68 and 95 %, where they are inside the grid; None if there are none."""
     levels = [quantile(level, 2) for level in LEVELS]
     inside = [level for level in levels if float(grid.t.min()) < level < float(grid.t.max())]
     if not inside:
-        return
-    lines = axes.contour(*_refined(grid), levels=inside, colors=colour, linestyles=["-", "--"][: len(inside)])
-    names = {level: percent(share) for level, share in zip(levels, LEVELS, strict=True)}
-    axes.clabel(lines, fmt={level: names[level] for level in inside}, fontsize=8)
+        return None
+    return axes.contour(*_refined(grid), levels=inside, colors=colour, linestyles=["-", "--"][: len(inside)])
 
 
 def _draw_parabola(axes: Axes, best: FitResult, column: int, scans: Sequence[ProfileScan]) -> None:
     centre, sigma = float(best.theta[column]), float(best.sigma[column])
     z = np.linspace(-2.7, 2.7, 200)
-    axes.plot(centre + sigma * z, z**2, color=GREY, linestyle="--", linewidth=1.2)
+    axes.plot(centre + sigma * z, z**2, color=GREY, linewidth=1.2)
     for scan in scans:
         if scan.parameter == best.names[column]:
             _draw_curve(axes, scan)

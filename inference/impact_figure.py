@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from touchneedle.conf.errors import InputError
-from touchneedle.inference.figure_style import BLUE, GREEN, GREY, RED, YELLOW, label, new_figure, plain_text, styled
+from touchneedle.inference.figure_style import BLUE, GREY, RED, draw_pulls, label, new_figure, plain_text, styled
 from touchneedle.inference.impacts import Impact, Impacts, Shift
 from touchneedle.inference.text_table import rounded
 
@@ -26,28 +26,15 @@ def draw_impacts(result: Impacts) -> Figure:
     with styled():
         figure = new_figure(7.6, 1.9 + 0.3 * len(shown))
         left, right = figure.subplots(1, 2, sharey=True, width_ratios=(1, 1.25))
-        _draw_pulls(left, shown)
+        draw_pulls(left, np.array([one.pull for one in shown]), np.array([one.constraint for one in shown]))
         _draw_shifts(right, shown, result)
         left.set_yticks(np.arange(len(shown)), [_name(result, one) for one in shown])
-        left.set_ylim(len(shown) - 0.4, -0.6)
         right.tick_params(axis="y", length=0)
         right.spines["left"].set_visible(False)
         figure.suptitle(_title(result), fontsize=10)
         handles, names = right.get_legend_handles_labels()
         figure.legend(handles[::2] + handles[1::2], names[::2] + names[1::2], loc="outside lower center", ncols=4)
         return figure
-
-
-def _draw_pulls(axes: Axes, shown: tuple[Impact, ...]) -> None:
-    axes.axvspan(-2, 2, color=YELLOW, linewidth=0, zorder=0)
-    axes.axvspan(-1, 1, color=GREEN, linewidth=0, zorder=0)
-    axes.axvline(0, color=GREY, linewidth=0.8, linestyle=(0, (4, 3)))
-    height = np.arange(len(shown))
-    pull, width = np.array([one.pull for one in shown]), np.array([one.constraint for one in shown])
-    axes.errorbar(pull, height, xerr=width, fmt="o", color="black", markersize=4, capsize=2)
-    reach = max(2.5, 1.1 * float(np.nanmax(np.abs(pull) + width, initial=0.0)))
-    axes.set_xlim(-reach, reach)
-    axes.set_xlabel(r"$(\hat\theta - \theta_0)\,/\,\sigma_{\mathrm{before}}$")
 
 
 def _draw_shifts(axes: Axes, shown: tuple[Impact, ...], result: Impacts) -> None:

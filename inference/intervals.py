@@ -137,6 +137,8 @@ class _Profile:
         best = self.profiler.best
         bound = float(best.parameters.parameters[self.column].bounds[(side + 1) // 2])
         inner = float(best.theta[self.column])
+        if inner == bound:
+            return bound, True, True
         step = _FIRST_STEP * math.sqrt(quantile) * self._width()
         outer = inner
         for _ in range(_MOST_STEPS):
@@ -151,8 +153,6 @@ class _Profile:
         return self._root(inner, outer, quantile)
 
     def _root(self, inner: float, outer: float, quantile: float) -> tuple[float, bool, bool]:
-        if inner == outer:
-            return outer, True, True
         end, told = optimize.brentq(
             self._excess, inner, outer, args=(quantile,), xtol=_TOLERANCE * self._width(), full_output=True, disp=False
         )

@@ -71,7 +71,7 @@ class Profiler:
         It is searched from wherever ln L is highest among: the quadratic prediction, and the points ``near`` (p,) each; and from every
         further minimum that the best fit knows of.
         """
-        self.likelihood.parameters.check(self._held(self.best.theta, columns, values))
+        self._check(columns, values)
         candidates = [self.predict(columns, values), *(self._held(point, columns, values) for point in near)]
         starts = [max(candidates, key=self._value), *(self._held(other.theta, columns, values) for other in self.best.minima[1:])]
         return max((self._search(start, columns) for start in starts), key=lambda found: (found.valid, found.value))
@@ -82,7 +82,7 @@ class Profiler:
         wanted = torch.tensor(list(values), dtype=torch.float64)
         slope = torch.linalg.solve(self.covariance[chosen[:, None], chosen], self.covariance[chosen]).T
         start = self.best.theta + slope @ (wanted - self.best.theta[chosen])
-        return region(self.best.parameters, self.limits, columns).clamp(self._held(start, columns, values))
+        return self._held(start, columns, values)
 
     def _search(self, start: Tensor, columns: Sequence[int]) -> Held:
         allowed = region(self.best.parameters, self.limits, columns)
@@ -96,7 +96,14 @@ class Profiler:
         value = float(self.objective(theta[None], torch.zeros(1, dtype=torch.int64))[0])
         return value if value == value else -torch.inf
 
+    def _check(self, columns: Sequence[int], values: Sequence[float]) -> None:
+        """Raise `InputError` for a held value outside the bounds."""
+        wanted = self.best.parameters.nominal.clone()
+        wanted[list(columns)] = torch.tensor(list(values), dtype=torch.float64)
+        self.best.parameters.check(wanted)
+
     def _held(self, theta: Tensor, columns: Sequence[int], values: Sequence[float]) -> Tensor:
+        """The point with the columns at their values, and the others inside the limits."""
         held = theta.clone()
         held[list(columns)] = torch.tensor(list(values), dtype=torch.float64)
-        return held
+        return region(self.best.parameters, self.limits, columns).clamp(held)

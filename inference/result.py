@@ -12,7 +12,7 @@ import os
 import uuid
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from torch import Tensor
 
@@ -38,7 +38,7 @@ class Result:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, texts and lists; what is not finite is None."""
-        return plain(self)
+        return {field.name: plain(getattr(self, field.name)) for field in fields(cast(Any, self))}
 
     def write_json(self, path: str | Path) -> Path:
         """Write `to_dict` to a file, whole or not at all; raises `InputError` where that is impossible."""
@@ -59,7 +59,7 @@ def plain(value: Any) -> Any:
     if isinstance(value, Tensor):
         return plain(value.tolist())
     if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: plain(getattr(value, field.name)) for field in fields(value)}
+        return value.to_dict() if isinstance(value, Result) else {field.name: plain(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, dict):
         return {str(key): plain(entry) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):

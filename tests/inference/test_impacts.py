@@ -105,6 +105,19 @@ def test_refits_that_find_a_better_fit_say_so():
     assert impacts(likelihood, events, found, "mu").above < 1e-6
 
 
+def test_a_fit_at_its_bounds_has_impacts_inside_them():
+    """A fifth of the expected events: strength and background end at their lower bounds, and no search leaves them."""
+    toy = build_toy("counting_and_shape")
+    events = toy.sample(column(0.02, 1.0, 0.3).expand(200, -1), generator=torch.Generator().manual_seed(1))
+    likelihood = Likelihood(build_estimator("oracle", toy.spec, truth=toy), toy.rates)
+    best = fit(likelihood, events)
+    assert best.at_bound == ("mu", "background")
+    found = impacts(likelihood, events, best)
+    assert math.isnan(found.of("background").after[0])
+    assert found.of("background").after[1] >= 0
+    assert min(found.of("energy_scale").auxiliary) >= 0
+
+
 def test_the_error_of_training_is_one_more_impact(linear):
     toy, _, events, _ = linear
     likelihood = Likelihood(_with_known_error(toy))
@@ -134,7 +147,9 @@ def test_summary_and_json(linear):
     lines = found.summary().splitlines()
     assert lines[0].startswith("impacts on theta_1 = ")
     assert lines[2].split()[0] == "nu_1"
-    assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["impacts"][0]["parameter"] == "nu_1"
+    written = json.loads(json.dumps(found.to_dict(), allow_nan=False))
+    assert written["impacts"][0]["parameter"] == "nu_1"
+    assert written["best"] == best.to_dict()
 
 
 def test_bad_input_is_one_line(linear):

@@ -98,6 +98,18 @@ def test_a_side_that_meets_the_bound_says_so():
     assert float(scan.t[0]) == pytest.approx(stats.chi2.ppf(0.9973, 1), rel=1e-6)
 
 
+def test_a_fit_at_its_bound_has_one_error():
+    """No signal and a deficit under the peak: the interval begins where the fit is."""
+    likelihood, events = problem("mass_bump", (0.0, 0.0, 0.0), 400)
+    outside = events[(events.x[:, 0] - 125).abs() > 4]
+    best = fit(likelihood, outside)
+    assert best.at_bound == ("fraction",)
+    interval = profile_intervals(likelihood, outside, best).intervals[0]
+    assert (interval.low, interval.low_at_bound, interval.high_at_bound, interval.valid) == (0.0, True, False, True)
+    scan = profile_scan(likelihood, outside, "fraction", column(0.0, interval.high), best=best)
+    assert scan.t.tolist() == pytest.approx([0, stats.chi2.ppf(0.6827, 1)], rel=1e-6, abs=1e-9)
+
+
 def test_a_rival_minimum_is_scanned_and_makes_an_interval_doubtful():
     """The amplitude sqrt(mu) has two maxima; a scan is the higher of both hills, and touches the rival at its distance."""
     likelihood, events = problem("amplitude_interference", (1.0, 0.0), 1_000)
