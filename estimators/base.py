@@ -171,6 +171,12 @@ class Estimator(nn.Module, ABC):
         """p(x|theta) / p(x|theta_0), shape (n,); signed methods override it and may return negative values."""
         return self.log_ratio(x, theta).exp()
 
+    def is_positive(self, x: Tensor, theta: Tensor) -> Tensor:
+        """Whether a density that may be signed is positive, shape (n,); true for all others."""
+        if "signed" not in self.capabilities:
+            return torch.ones(len(x), dtype=torch.bool, device=x.device)
+        return ~self.relative_log_prob(x, theta).isnan()
+
     def log_prob(self, x: Tensor, theta: Tensor) -> Tensor:
         """log p(x|theta), shape (n,)."""
         return self._in_chunks(self._log_prob, x, theta)

@@ -3,15 +3,20 @@
 from touchneedle.inference.bundle import Bundle, load_bundle, save_bundle
 from touchneedle.inference.fit import FitResult, ProfileScan, fit, profile_scan
 from touchneedle.inference.likelihood import Likelihood
+from touchneedle.inference.mixture import ProcessMixture
+from touchneedle.inference.processes import Factor, Process
 from touchneedle.inference.pseudo_experiments import PseudoExperiments, draw_pseudo_experiments
 from touchneedle.inference.pseudo_fits import FitOptions, PseudoFits, fit_pseudo_experiments
 from touchneedle.inference.rates import RateModel, fit_rate_model
 
 __all__ = [
     "Bundle",
+    "Factor",
     "FitOptions",
     "FitResult",
     "Likelihood",
+    "Process",
+    "ProcessMixture",
     "ProfileScan",
     "PseudoExperiments",
     "PseudoFits",

@@ -8,7 +8,7 @@ takes sigma from HESSE. Pseudo-experiments by the hundred have their own, batche
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -40,6 +40,7 @@ class FitResult:
         calls: evaluations of ln L.
         reason: why it is not valid; empty otherwise.
         normalisation: the local normalisation that was used, if any.
+        non_positive: events at which a signed density is not positive at the best fit; their ln L is a penalty.
     """
 
     names: tuple[str, ...]
@@ -51,6 +52,7 @@ class FitResult:
     calls: int
     reason: str = ""
     normalisation: LocalNormalisation | None = None
+    non_positive: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,11 +83,13 @@ def fit(likelihood: Likelihood, events: Events, start: Tensor | None = None, aux
         auxiliary: measured values of the constrained nuisances (p,); nominal by default.
 
     An estimator that is not normalised is normalised around its own fit, twice (see `normalisation`).
-    Raises `InputError` for a start outside the bounds.
+    Raises `InputError` for a start outside the bounds, or where the density is not positive at some event.
     """
     parameters = likelihood.parameters
     starts = torch.atleast_2d(parameters.nominal if start is None else start.double())
     parameters.check(starts)
+    for point in starts:
+        likelihood.check_positive(point, events)
     result = _best(likelihood, events, starts, auxiliary)
     for _ in range(2):
         local = _normalise_at(likelihood, result)
@@ -122,7 +126,9 @@ def _best(likelihood: Likelihood, events: Events, starts: Tensor, auxiliary: Ten
     results = [_migrad(objective, start, likelihood.parameters) for start in starts]
     best = max(results, key=lambda result: (result.valid, result.value))
     calls += sum(result.calls for result in results)
-    return FitResult(**{**best.__dict__, "calls": calls, "normalisation": likelihood.normalisation})
+    found = replace(best, calls=calls, normalisation=likelihood.normalisation)
+    bad = likelihood.count_non_positive(best.theta, events)
+    return replace(found, non_positive=bad, valid=False, reason=f"density not positive at {bad} events") if bad else found
 
 
 def _normalise_at(likelihood: Likelihood, result: FitResult) -> LocalNormalisation | None:

@@ -115,6 +115,21 @@ class Likelihood:
         value, gradient = self.objective(events, auxiliary)(theta[None].double(), torch.zeros(1, dtype=torch.int64))
         return value[0], gradient[0]
 
+    def count_non_positive(self, theta: Tensor, events: Events) -> int:
+        """Number of events whose density at theta (p,) is not positive, where it may be signed."""
+        with torch.no_grad():
+            return int((~self.estimator.is_positive(events.x, theta.double())).sum())
+
+    def check_positive(self, theta: Tensor, events: Events) -> None:
+        """Raise `InputError` if the density at theta (p,) is not positive at some event: there is no likelihood to start from."""
+        bad = self.count_non_positive(theta, events)
+        if bad:
+            point = ", ".join(f"{name}={value:g}" for name, value in zip(self.parameters.names, theta.tolist(), strict=True))
+            raise InputError(
+                f"likelihood: expected a positive density at every event; at {point} it is not at {bad} of {len(events)} events: "
+                "start elsewhere, or look for events outside the support"
+            )
+
     def objective(self, events: Events, auxiliary: Tensor | None = None) -> EventObjective:
         """ln L of these events as a batch of one."""
         auxiliary = self.parameters.nominal if auxiliary is None else auxiliary.double()

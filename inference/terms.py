@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -115,12 +116,23 @@ def _gradient_or_zero(value: Tensor, theta: Tensor) -> Tensor:
     return torch.zeros_like(theta) if gradient is None else gradient
 
 
+@runtime_checkable
+class KnowsItsLimits(Protocol):
+    """An estimator that says itself where it may be fitted."""
+
+    def fit_limits(self) -> Tensor:
+        """Lowest and highest theta of a fit (2, p)."""
+        ...
+
+
 def fit_limits(estimator: Estimator) -> Tensor:
     """Lowest and highest theta (2, p) at which an estimator may be fitted: the bounds, or less if it has learned.
 
     A flat prior ends somewhere, and beyond its end (and in its last 0.1 %, where a posterior over a vanishing
     prior diverges) a learned answer means nothing, so learned estimators stay inside.
     """
+    if isinstance(estimator, KnowsItsLimits):
+        return estimator.fit_limits()
     parameters = estimator.spec.parameters
     limits = torch.stack([parameters.low, parameters.high])
     if estimator.needs_truth:
