@@ -1,6 +1,7 @@
 """Inference: what fits. Start with `touchneedle.inference.likelihood` (events) or `pseudo_fits` (pseudo-experiments)."""
 
 from touchneedle.inference.bundle import Bundle, load_bundle, save_bundle
+from touchneedle.inference.control_regions import ControlRegions, regions_of_models
 from touchneedle.inference.fit import FitResult, ProfileScan, fit, profile_scan
 from touchneedle.inference.likelihood import Likelihood
 from touchneedle.inference.mixture import ProcessMixture
@@ -11,6 +12,7 @@ from touchneedle.inference.rates import RateModel, fit_rate_model
 
 __all__ = [
     "Bundle",
+    "ControlRegions",
     "Factor",
     "FitOptions",
     "FitResult",
@@ -27,5 +29,6 @@ __all__ = [
     "fit_rate_model",
     "load_bundle",
     "profile_scan",
+    "regions_of_models",
     "save_bundle",
 ]

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from touchneedle.conf.errors import InputError
 from touchneedle.estimators.base import Estimator
+from touchneedle.inference.control_regions import ControlRegions
 from touchneedle.inference.normalisation import LocalNormalisation
 from touchneedle.inference.terms import ExactTerms, Rates, Summaries
 from touchneedle.toys.base import Events, ParameterSpace, expand_theta
@@ -94,11 +95,17 @@ class Likelihood:
     Attributes:
         rates: theta (m, p) -> expected events per process (m, k), for instance ``RateModel.rates``; None for a shape fit.
         normalisation: local normalisation; `fit` finds it around its own best fit where the estimator needs one.
+        control: binned control regions, whose counts are data beside the events.
     """
 
     estimator: Estimator
     rates: Rates | None = None
     normalisation: LocalNormalisation | None = None
+    control: ControlRegions | None = None
+
+    def __post_init__(self) -> None:
+        if self.control is not None:
+            self.control.check(self.parameters)
 
     @property
     def parameters(self) -> ParameterSpace:
@@ -138,8 +145,9 @@ class Likelihood:
                 f"auxiliary: expected one measurement per parameter, shape ({len(self.parameters)},); got {tuple(auxiliary.shape)}"
             )
         one = torch.ones(1, dtype=torch.float64)
-        data = Summaries(observed=events.weight.double().sum()[None].cpu(), expected=one, auxiliary=auxiliary[None])
-        terms = ExactTerms(self.parameters, self.rates, normalisation=self.normalisation)
+        counts = None if self.control is None else self.control.observed[None].double()
+        data = Summaries(observed=events.weight.double().sum()[None].cpu(), expected=one, auxiliary=auxiliary[None], counts=counts)
+        terms = ExactTerms(self.parameters, self.rates, normalisation=self.normalisation, control=self.control)
         return weighted_objective(self.estimator, events, data, terms)
 
     def normalised_by(self, normalisation: LocalNormalisation | None) -> Likelihood:

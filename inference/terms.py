@@ -1,10 +1,10 @@
-"""The part of ln L that is not a sum over events: constraints, the extended term, local normalisation.
+"""The part of ln L that is not a sum over events: constraints, the extended term, local normalisation, control regions.
 
 For one data set of N events (sum of weights), n of them expected at the true point:
 
     sum_k log C_k(t_k|theta_k)  +  N log[nu(theta)/nu_ref] - n nu(theta)/nu_ref  -  N c(theta)
 
-with nu the total rate (Barlow 1990, "Extended maximum likelihood") and c the local normalisation.
+and the Poisson terms of control regions, with nu the total rate (Barlow 1990, "Extended maximum likelihood") and c the local normalisation.
 These terms are exact everywhere: no surface approximates them. All in float64 and differentiable.
 """
 
@@ -34,27 +34,39 @@ class Summaries:
         observed: number of events, the sum of weights (E,).
         expected: expected events at the reference rate (E,).
         auxiliary: auxiliary measurements (E, p); NaN for parameters without constraint.
+        counts: counts of the control regions (E, b), where there are any.
     """
 
     observed: Tensor
     expected: Tensor
     auxiliary: Tensor
+    counts: Tensor | None = None
 
     def __getitem__(self, rows: Tensor) -> Summaries:
-        return Summaries(self.observed[rows], self.expected[rows], self.auxiliary[rows])
+        counts = None if self.counts is None else self.counts[rows]
+        return Summaries(self.observed[rows], self.expected[rows], self.auxiliary[rows], counts)
 
     def __len__(self) -> int:
         return len(self.observed)
 
 
+class CountTerm(Protocol):
+    """What ln L takes from control regions (`touchneedle.inference.control_regions`)."""
+
+    def log_prob(self, theta: Tensor, counts: Tensor) -> Tensor:
+        """ln L of counts (m, b) at theta (m, p): shape (m,)."""
+        ...
+
+
 @dataclass(frozen=True)
 class ExactTerms:
-    """Constraint, extended and normalisation terms of ln L.
+    """Constraint, extended, normalisation and control-region terms of ln L.
 
     Attributes:
         rates: theta (m, p) -> expected events per process (m, k); None for shape-only fits.
         reference: total rate nu_ref at which ``Summaries.expected`` events are expected.
         limits: lowest and highest theta of a fit (2, p), see `fit_limits`; the bounds by default.
+        control: the term of ``Summaries.counts``.
     """
 
     parameters: ParameterSpace
@@ -62,6 +74,7 @@ class ExactTerms:
     reference: float = 1.0
     normalisation: LocalNormalisation | None = None
     limits: Tensor | None = None
+    control: CountTerm | None = None
 
     @property
     def range(self) -> Tensor:
@@ -76,6 +89,8 @@ class ExactTerms:
             value = value + data.observed * relative.log() - data.expected * relative
         if self.normalisation is not None:
             value = value - data.observed * self.normalisation(theta)
+        if self.control is not None and data.counts is not None:
+            value = value + self.control.log_prob(theta, data.counts)
         return value
 
     def with_gradient(self, theta: Tensor, data: Summaries) -> tuple[Tensor, Tensor]:
