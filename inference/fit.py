@@ -17,11 +17,11 @@ from iminuit import Minuit
 from torch import Tensor
 
 from touchneedle.conf.errors import InputError
-from touchneedle.inference.likelihood import EventObjective, Likelihood
+from touchneedle.inference.likelihood import DataObjective, Likelihood
 from touchneedle.inference.normalisation import RADIUS, LocalNormalisation, fit_local_normalisation
 from touchneedle.inference.polynomial import Ball
 from touchneedle.inference.terms import fit_limits
-from touchneedle.toys.base import Events, ParameterSpace
+from touchneedle.toys.base import EventSource, ParameterSpace
 
 _HUGE = 1e100
 _ROW = torch.zeros(1, dtype=torch.int64)
@@ -73,7 +73,7 @@ class ProfileScan:
     valid: Tensor
 
 
-def fit(likelihood: Likelihood, events: Events, start: Tensor | None = None, auxiliary: Tensor | None = None) -> FitResult:
+def fit(likelihood: Likelihood, events: EventSource, start: Tensor | None = None, auxiliary: Tensor | None = None) -> FitResult:
     """Maximise ln L of some events over all parameters, within their bounds and flat priors (see `fit_limits`).
 
     Args:
@@ -101,7 +101,12 @@ def fit(likelihood: Likelihood, events: Events, start: Tensor | None = None, aux
 
 
 def profile_scan(
-    likelihood: Likelihood, events: Events, parameter: str, values: Tensor, auxiliary: Tensor | None = None, best: FitResult | None = None
+    likelihood: Likelihood,
+    events: EventSource,
+    parameter: str,
+    values: Tensor,
+    auxiliary: Tensor | None = None,
+    best: FitResult | None = None,
 ) -> ProfileScan:
     """Maximise ln L over all other parameters at each value of one; raises `InputError` outside its bounds."""
     column = likelihood.parameters.index(parameter)
@@ -121,7 +126,7 @@ def profile_scan(
     return ProfileScan(parameter, values.double(), t, theta, torch.tensor([m.valid for m in maxima], dtype=torch.bool))
 
 
-def _best(likelihood: Likelihood, events: Events, starts: Tensor, auxiliary: Tensor | None, calls: int = 0) -> FitResult:
+def _best(likelihood: Likelihood, events: EventSource, starts: Tensor, auxiliary: Tensor | None, calls: int = 0) -> FitResult:
     objective = likelihood.objective(events, auxiliary)
     results = [_migrad(objective, start, likelihood.parameters) for start in starts]
     best = max(results, key=lambda result: (result.valid, result.value))
@@ -138,7 +143,7 @@ def _normalise_at(likelihood: Likelihood, result: FitResult) -> LocalNormalisati
     return fit_local_normalisation(likelihood.estimator, Ball.around(result.theta, covariance, RADIUS, likelihood.parameters))
 
 
-def _migrad(objective: EventObjective, start: Tensor, parameters: ParameterSpace, fixed: int | None = None) -> FitResult:
+def _migrad(objective: DataObjective, start: Tensor, parameters: ParameterSpace, fixed: int | None = None) -> FitResult:
     cost = _Cost(objective)
     # iminuit's protocols of cost functions know single numbers as arguments only, not one array.
     value, gradient = cast(Any, cost.value), cast(Any, cost.gradient)
@@ -189,7 +194,7 @@ def _reason(minuit: Minuit) -> str:
 class _Cost:
     """-ln L for MINUIT; value and gradient of the last point are kept, since both are asked for in turn."""
 
-    def __init__(self, objective: EventObjective) -> None:
+    def __init__(self, objective: DataObjective) -> None:
         self.objective = objective
         self.calls = 0
         self._key = b""

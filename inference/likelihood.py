@@ -10,6 +10,7 @@ differentiation, in chunks of events, so that memory stays bounded for any numbe
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -17,11 +18,27 @@ from torch import Tensor
 from touchneedle.conf.errors import InputError
 from touchneedle.estimators.base import Estimator
 from touchneedle.inference.control_regions import ControlRegions
+from touchneedle.inference.events_at import CHUNK_ROWS, ratio_and_score
+from touchneedle.inference.linear import LinearObjective, sum_linear_terms
+from touchneedle.inference.mixture import ProcessMixture
+from touchneedle.inference.mixture_cache import cached_mixture, is_cacheable
 from touchneedle.inference.normalisation import LocalNormalisation
+from touchneedle.inference.streaming import StreamedObjective, total_weight
 from touchneedle.inference.terms import ExactTerms, Rates, Summaries
-from touchneedle.toys.base import Events, ParameterSpace, expand_theta
+from touchneedle.toys.base import Events, EventSource, ParameterSpace
 
-CHUNK_ROWS = 2**15
+
+class DataObjective(Protocol):
+    """ln L of data sets, as fits use it: ``objective(theta (e, p), rows (e,)) -> (value (e,), gradient (e, p))``."""
+
+    @property
+    def estimator(self) -> Estimator:
+        """What answers for the events."""
+        ...
+
+    def __call__(self, theta: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """ln L (e,) and gradient (e, p) of the data sets ``rows`` (e,) at theta (e, p)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -55,22 +72,6 @@ class EventObjective:
             value.index_add_(0, place[chosen], weight * ratio)
             gradient.index_add_(0, place[chosen], weight[:, None] * score)
         return value, gradient
-
-
-def ratio_and_score(estimator: Estimator, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-    """log_ratio up to a function of x (n,), and its gradient in theta (n, p), for theta (n, p) or one point (p,); detached float64."""
-    size = min(CHUNK_ROWS, estimator.rows_per_chunk)
-    pairs = zip(x.split(size), expand_theta(theta, len(x)).split(size), strict=True)
-    ratios, scores = zip(*[_ratio_and_score(estimator, *pair) for pair in pairs], strict=True)
-    return torch.cat(ratios), torch.cat(scores)
-
-
-def _ratio_and_score(estimator: Estimator, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-    theta = theta.detach().clone().requires_grad_()
-    with torch.enable_grad():
-        ratio = estimator.relative_log_prob(x, theta)
-        (score,) = torch.autograd.grad(ratio.sum(), theta)
-    return ratio.detach().double().cpu(), score.double().cpu()
 
 
 def weighted_objective(estimator: Estimator, events: Events, data: Summaries, terms: ExactTerms) -> EventObjective:
@@ -112,22 +113,24 @@ class Likelihood:
         """The parameters, in the order of theta."""
         return self.estimator.spec.parameters
 
-    def value(self, theta: Tensor, events: Events, auxiliary: Tensor | None = None) -> Tensor:
+    def value(self, theta: Tensor, events: EventSource, auxiliary: Tensor | None = None) -> Tensor:
         """ln L at theta (p,), up to a constant; auxiliary measurements (p,) are nominal by default."""
         return self.value_and_gradient(theta, events, auxiliary)[0]
 
-    def value_and_gradient(self, theta: Tensor, events: Events, auxiliary: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    def value_and_gradient(self, theta: Tensor, events: EventSource, auxiliary: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """ln L (scalar) and gradient (p,) at theta (p,); raises `InputError` outside the bounds."""
         self.parameters.check(theta)
         value, gradient = self.objective(events, auxiliary)(theta[None].double(), torch.zeros(1, dtype=torch.int64))
         return value[0], gradient[0]
 
-    def count_non_positive(self, theta: Tensor, events: Events) -> int:
+    def count_non_positive(self, theta: Tensor, events: EventSource) -> int:
         """Number of events whose density at theta (p,) is not positive, where it may be signed."""
+        if "signed" not in self.estimator.capabilities:
+            return 0
         with torch.no_grad():
-            return int((~self.estimator.is_positive(events.x, theta.double())).sum())
+            return sum(int((~self.estimator.is_positive(batch.x, theta.double())).sum()) for batch in events.batches(CHUNK_ROWS))
 
-    def check_positive(self, theta: Tensor, events: Events) -> None:
+    def check_positive(self, theta: Tensor, events: EventSource) -> None:
         """Raise `InputError` if the density at theta (p,) is not positive at some event: there is no likelihood to start from."""
         bad = self.count_non_positive(theta, events)
         if bad:
@@ -137,8 +140,28 @@ class Likelihood:
                 "start elsewhere, or look for events outside the support"
             )
 
-    def objective(self, events: Events, auxiliary: Tensor | None = None) -> EventObjective:
-        """ln L of these events as a batch of one."""
+    def objective(self, events: EventSource, auxiliary: Tensor | None = None) -> DataObjective:
+        """ln L of these events as a batch of one.
+
+        What allows it is seen once: estimators linear in functions of the event, and mixtures of them. Of the others,
+        events in memory stay there, and a source is read again for every value of ln L.
+        """
+        data, terms = self._data(events, auxiliary), self._terms
+        if self.estimator.linear:
+            return LinearObjective(self.estimator, sum_linear_terms(self.estimator, events, CHUNK_ROWS)[None], data, terms)
+        if isinstance(self.estimator, ProcessMixture) and is_cacheable(self.estimator):
+            return cached_mixture(self.estimator, events, CHUNK_ROWS, data, terms)
+        if isinstance(events, Events):
+            return weighted_objective(self.estimator, events, data, terms)
+        check_additive(self.estimator)
+        return StreamedObjective(self.estimator, events, CHUNK_ROWS, data, terms)
+
+    @property
+    def _terms(self) -> ExactTerms:
+        return ExactTerms(self.parameters, self.rates, normalisation=self.normalisation, control=self.control)
+
+    def _data(self, events: EventSource, auxiliary: Tensor | None) -> Summaries:
+        """What the exact terms need to know of the events and of what was measured beside them."""
         auxiliary = self.parameters.nominal if auxiliary is None else auxiliary.double()
         if auxiliary.shape != (len(self.parameters),):
             raise InputError(
@@ -146,9 +169,7 @@ class Likelihood:
             )
         one = torch.ones(1, dtype=torch.float64)
         counts = None if self.control is None else self.control.observed[None].double()
-        data = Summaries(observed=events.weight.double().sum()[None].cpu(), expected=one, auxiliary=auxiliary[None], counts=counts)
-        terms = ExactTerms(self.parameters, self.rates, normalisation=self.normalisation, control=self.control)
-        return weighted_objective(self.estimator, events, data, terms)
+        return Summaries(total_weight(events, CHUNK_ROWS)[None], one, auxiliary[None], counts)
 
     def normalised_by(self, normalisation: LocalNormalisation | None) -> Likelihood:
         """The same likelihood with another local normalisation."""
