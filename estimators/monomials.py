@@ -15,7 +15,7 @@ def monomials(z: Tensor, degree: int) -> Tensor:
     terms = [torch.ones(len(z), 1, dtype=z.dtype, device=z.device)]
     for order in range(1, degree + 1):
         # One gather for each factor, not one operation for each product: with 50 columns there are thousands.
-        first, *others = (torch.tensor(columns, dtype=torch.long, device=z.device) for columns in _columns(z.shape[1], order))
+        first, *others = _columns(z.shape[1], order).to(z.device)
         product = z[:, first]
         for column in others:
             product = product * z[:, column]
@@ -29,7 +29,7 @@ def count_monomials(columns: int, degree: int) -> int:
 
 
 @functools.cache
-def _columns(count: int, order: int) -> list[tuple[int, ...]]:
-    """The first, second, ... column of every product of ``order`` columns."""
+def _columns(count: int, order: int) -> Tensor:
+    """Columns of every product of ``order`` of them, shape (order, products)."""
     products = list(itertools.combinations_with_replacement(range(count), order))
-    return list(zip(*products, strict=True)) if products else [()] * order
+    return torch.tensor(products, dtype=torch.long).reshape(len(products), order).T.contiguous()

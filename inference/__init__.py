@@ -2,6 +2,7 @@
 
 from touchneedle.inference.bundle import Bundle, load_bundle, save_bundle
 from touchneedle.inference.control_regions import ControlRegions, regions_of_models
+from touchneedle.inference.event_files import EventFile, open_events
 from touchneedle.inference.fit import FitResult, ProfileScan, fit, profile_scan
 from touchneedle.inference.likelihood import Likelihood
 from touchneedle.inference.mixture import ProcessMixture
@@ -13,6 +14,7 @@ from touchneedle.inference.rates import RateModel, fit_rate_model
 __all__ = [
     "Bundle",
     "ControlRegions",
+    "EventFile",
     "Factor",
     "FitOptions",
     "FitResult",
@@ -28,6 +30,7 @@ __all__ = [
     "fit_pseudo_experiments",
     "fit_rate_model",
     "load_bundle",
+    "open_events",
     "profile_scan",
     "regions_of_models",
     "save_bundle",

@@ -34,12 +34,12 @@ class LinearObjective:
 
     def __call__(self, theta: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
         """ln L (e,) and gradient (e, p) of the data sets ``rows`` (e,) at theta (e, p)."""
-        value, gradient = self.terms.with_gradient(theta, self.data[rows])
         theta = theta.detach().clone().requires_grad_()
         with torch.enable_grad():
             events = (self.sums[rows] * self.estimator.linear_coefficients(theta)).sum(-1)
-            (slope,) = torch.autograd.grad(events.sum(), theta)
-        return value + events.detach(), gradient + slope
+            value = self.terms(theta, self.data[rows]) + events
+            (gradient,) = torch.autograd.grad(value.sum(), theta)
+        return value.detach(), gradient
 
 
 def sum_linear_terms(estimator: Estimator, source: EventSource, rows: int) -> Tensor:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from touchneedle.estimators.base import Estimator
 from touchneedle.inference.normalisation import LocalNormalisation
-from touchneedle.toys.base import ParameterSpace, Uniform
+from touchneedle.toys.base import GaussianConstraint, ParameterSpace, Uniform
 
 _FLAT_PRIOR_END = 3.0
 
@@ -119,11 +119,15 @@ class ExactTerms:
 
 def constraint_term(parameters: ParameterSpace, theta: Tensor, auxiliary: Tensor) -> Tensor:
     """sum_k log C_k(t_k|theta_k) at theta (E, p) given the auxiliary measurements (E, p): shape (E,)."""
-    value = 0.0 * theta.sum(-1)
+    columns, sigma = parameters.gaussian
+    pulls = (auxiliary[..., columns] - theta[..., columns]) / sigma
+    each = torch.zeros_like(theta).index_copy(-1, columns, -0.5 * pulls**2)
     for column, parameter in enumerate(parameters.parameters):
-        if parameter.constraint is not None:
-            value = value + parameter.constraint.log_prob(auxiliary[..., column], theta[..., column])
-    return value
+        if not (parameter.constraint is None or isinstance(parameter.constraint, GaussianConstraint)):
+            value = parameter.constraint.log_prob(auxiliary[..., column], theta[..., column])
+            each = each.index_copy(-1, torch.tensor([column]), value[..., None])
+    # A running sum adds in the order of the parameters; 0 times theta keeps a gradient where nothing is constrained.
+    return 0.0 * theta.sum(-1) + each.cumsum(-1)[..., -1]
 
 
 def _gradient_or_zero(value: Tensor, theta: Tensor) -> Tensor:

@@ -133,6 +133,13 @@ class ParameterSpace:
         """Upper bounds, shape (p,)."""
         return torch.tensor([parameter.bounds[1] for parameter in self.parameters], dtype=torch.float64)
 
+    @cached_property
+    def gaussian(self) -> tuple[Tensor, Tensor]:
+        """Columns of the Gaussian constraints, and their sigmas, each (k,): a fit of many adds them at once."""
+        constraints = [(column, p.constraint) for column, p in enumerate(self.parameters)]
+        found = [(column, c.sigma) for column, c in constraints if isinstance(c, GaussianConstraint)]
+        return torch.tensor([c for c, _ in found], dtype=torch.long), torch.tensor([sigma for _, sigma in found], dtype=torch.float64)
+
     @property
     def interest(self) -> tuple[int, ...]:
         """Columns of theta that are parameters of interest."""
