@@ -10,7 +10,6 @@ differentiation, in chunks of events, so that memory stays bounded for any numbe
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -19,26 +18,15 @@ from touchneedle.conf.errors import InputError
 from touchneedle.estimators.base import Estimator
 from touchneedle.inference.control_regions import ControlRegions
 from touchneedle.inference.events_at import CHUNK_ROWS, ratio_and_score
+from touchneedle.inference.fittable import Objective
 from touchneedle.inference.linear import LinearObjective, sum_linear_terms
 from touchneedle.inference.mixture import ProcessMixture
 from touchneedle.inference.mixture_cache import cached_mixture, is_cacheable
 from touchneedle.inference.normalisation import LocalNormalisation
+from touchneedle.inference.second_derivatives import weighted_curvature
 from touchneedle.inference.streaming import StreamedObjective, total_weight
 from touchneedle.inference.terms import ExactTerms, Rates, Summaries
 from touchneedle.toys.base import Events, EventSource, ParameterSpace
-
-
-class DataObjective(Protocol):
-    """ln L of data sets, as fits use it: ``objective(theta (e, p), rows (e,)) -> (value (e,), gradient (e, p))``."""
-
-    @property
-    def estimator(self) -> Estimator:
-        """What answers for the events."""
-        ...
-
-    def __call__(self, theta: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
-        """ln L (e,) and gradient (e, p) of the data sets ``rows`` (e,) at theta (e, p)."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -72,6 +60,18 @@ class EventObjective:
             value.index_add_(0, place[chosen], weight * ratio)
             gradient.index_add_(0, place[chosen], weight[:, None] * score)
         return value, gradient
+
+    def curvature(self, theta: Tensor, rows: Tensor) -> Tensor:
+        """Minus the Hessian (e, p, p) of the data sets ``rows`` (e,) at theta (e, p), by automatic differentiation."""
+        matrix = self.terms.curvature(theta, self.data[rows])
+        position = torch.full((len(self.data),), -1)
+        position[rows] = torch.arange(len(rows))
+        place = position[self.owner]
+        for chosen in (place >= 0).nonzero().flatten().split(CHUNK_ROWS):
+            owner = place[chosen]
+            x = self.x[self.index[chosen]]
+            matrix = matrix + weighted_curvature(self.estimator, x, theta[owner], self.weight[chosen], owner, len(rows))
+        return matrix
 
 
 def weighted_objective(estimator: Estimator, events: Events, data: Summaries, terms: ExactTerms) -> EventObjective:
@@ -130,17 +130,7 @@ class Likelihood:
         with torch.no_grad():
             return sum(int((~self.estimator.is_positive(batch.x, theta.double())).sum()) for batch in events.batches(CHUNK_ROWS))
 
-    def check_positive(self, theta: Tensor, events: EventSource) -> None:
-        """Raise `InputError` if the density at theta (p,) is not positive at some event: there is no likelihood to start from."""
-        bad = self.count_non_positive(theta, events)
-        if bad:
-            point = ", ".join(f"{name}={value:g}" for name, value in zip(self.parameters.names, theta.tolist(), strict=True))
-            raise InputError(
-                f"likelihood: expected a positive density at every event; at {point} it is not at {bad} of {len(events)} events: "
-                "start elsewhere, or look for events outside the support"
-            )
-
-    def objective(self, events: EventSource, auxiliary: Tensor | None = None) -> DataObjective:
+    def objective(self, events: EventSource, auxiliary: Tensor | None = None) -> Objective:
         """ln L of these events as a batch of one.
 
         What allows it is seen once: estimators linear in functions of the event, and mixtures of them. Of the others,

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from touchneedle.estimators.base import Estimator
+from touchneedle.inference.second_derivatives import curvature_of
 from touchneedle.inference.terms import ExactTerms, Summaries
 from touchneedle.toys.base import EventSource
 
@@ -40,6 +41,13 @@ class LinearObjective:
             value = self.terms(theta, self.data[rows]) + events
             (gradient,) = torch.autograd.grad(value.sum(), theta)
         return value.detach(), gradient
+
+    def curvature(self, theta: Tensor, rows: Tensor) -> Tensor:
+        """Minus the Hessian (e, p, p) of the data sets ``rows`` (e,) at theta (e, p)."""
+        theta = theta.detach().clone().requires_grad_()
+        with torch.enable_grad():
+            events = (self.sums[rows] * self.estimator.linear_coefficients(theta)).sum(-1)
+            return curvature_of(self.terms(theta, self.data[rows]) + events, theta)
 
 
 def sum_linear_terms(estimator: Estimator, source: EventSource, rows: int) -> Tensor:

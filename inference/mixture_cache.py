@@ -11,6 +11,7 @@ Rows that do not fit into memory lie in a temporary file, memory-mapped, which i
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,6 +21,7 @@ from torch import Tensor
 from touchneedle.estimators.base import Estimator
 from touchneedle.inference.mixture import ProcessMixture, mixture_log
 from touchneedle.inference.processes import Factor
+from touchneedle.inference.second_derivatives import curvature_of
 from touchneedle.inference.terms import ExactTerms, Summaries
 from touchneedle.toys.base import EventSource
 
@@ -55,17 +57,34 @@ class MixtureObjective:
             (event_gradient,) = torch.autograd.grad([t for t, _ in moving], theta, [s for _, s in moving])
         return value + event_value, gradient + event_gradient
 
+    def curvature(self, theta: Tensor, rows: Tensor) -> Tensor:
+        """Minus the Hessian (1, p, p) at theta (1, p)."""
+        matrix = self.terms.curvature(theta, self.data[rows])
+        theta = theta.detach().clone().requires_grad_()
+        for part, weight in self._chunks():
+            with torch.enable_grad():
+                inputs = (*_coefficients(self.estimator, theta), self.estimator.rates(theta))
+                matrix = matrix + curvature_of(_log_sum(part, weight, *inputs), theta)
+        return matrix
+
+    def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        return zip(self.rows.split(self.chunk), self.weight.split(self.chunk), strict=True)
+
     def _events(self, factors: Tensor, shifts: Tensor, rates: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The sum over events, and its slopes in the three inputs."""
         inputs = (factors, shifts, rates)
         value, slopes = torch.zeros((), dtype=torch.float64), [torch.zeros_like(tensor) for tensor in inputs]
-        for rows, weight in zip(self.rows.split(self.chunk), self.weight.split(self.chunk), strict=True):
-            logs = mixture_log(rates.expand(len(rows), -1), rows @ factors + shifts)
-            part = weight @ logs - weight.sum() * rates.sum().log()
+        for rows, weight in self._chunks():
+            part = _log_sum(rows, weight, factors, shifts, rates)
             for total, slope in zip(slopes, torch.autograd.grad(part, inputs), strict=True):
                 total += slope
             value += part.detach()
         return value, slopes
+
+
+def _log_sum(rows: Tensor, weight: Tensor, factors: Tensor, shifts: Tensor, rates: Tensor) -> Tensor:
+    """sum_i w_i log p(x_i|theta) of some rows."""
+    return weight @ mixture_log(rates.expand(len(rows), -1), rows @ factors + shifts) - weight.sum() * rates.sum().log()
 
 
 def is_cacheable(estimator: Estimator) -> bool:

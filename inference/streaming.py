@@ -13,6 +13,7 @@ from torch import Tensor
 
 from touchneedle.estimators.base import Estimator
 from touchneedle.inference.events_at import ratio_and_score
+from touchneedle.inference.second_derivatives import weighted_curvature
 from touchneedle.inference.terms import ExactTerms, Summaries
 from touchneedle.toys.base import Events, EventSource
 
@@ -36,6 +37,14 @@ class StreamedObjective:
             value += weight @ ratio
             gradient += weight @ score
         return value, gradient
+
+    def curvature(self, theta: Tensor, rows: Tensor) -> Tensor:
+        """Minus the Hessian (1, p, p) at theta (1, p)."""
+        matrix = self.terms.curvature(theta, self.data[rows])
+        for batch in self.source.batches(self.rows):
+            point, owner = theta.expand(len(batch), -1), torch.zeros(len(batch), dtype=torch.int64)
+            matrix = matrix + weighted_curvature(self.estimator, batch.x, point, batch.weight.double().cpu(), owner, 1)
+        return matrix
 
 
 def total_weight(source: EventSource, rows: int) -> Tensor:

@@ -11,8 +11,10 @@ from torch import Tensor
 
 from touchneedle.estimators.base import Estimator, build_estimator
 from touchneedle.inference import Factor, FitResult, Likelihood, Process, ProcessMixture, fit
-from touchneedle.inference.fit import _migrad
-from touchneedle.inference.likelihood import DataObjective, weighted_objective
+from touchneedle.inference.fittable import Objective
+from touchneedle.inference.likelihood import weighted_objective
+from touchneedle.inference.minuit import Found, migrad
+from touchneedle.inference.terms import fit_limits
 from touchneedle.toys.base import Events, ParameterSpace, Toy, build_toy
 
 ROW = torch.zeros(1, dtype=torch.int64)
@@ -79,11 +81,11 @@ def test_sums_against_event_by_event(benchmark: Any) -> None:
     estimator, events = parametric(toy, (32, 32)), data(toy, 20_000)
     likelihood = Likelihood(estimator)
 
-    def fitted(objective: DataObjective) -> FitResult:
-        return _migrad(objective, likelihood.parameters.nominal, likelihood.parameters)
+    def fitted(objective: Objective) -> Found:
+        return migrad(objective, likelihood.parameters.nominal, likelihood.parameters, fit_limits(estimator))
 
-    def by_event() -> FitResult:
-        found = likelihood.objective(events)
+    def by_event() -> Found:
+        found: Any = likelihood.objective(events)
         return fitted(weighted_objective(estimator, events, found.data, found.terms))
 
     slow = seconds(by_event)
@@ -103,7 +105,7 @@ def test_rows_of_a_mixture_against_event_by_event(benchmark: Any) -> None:
     processes = [Process(name, (Factor(member),)) for name, member in [("signal", first), ("background", second)]]
     mixture = ProcessMixture(first.spec.parameters, processes, rates)
     events, theta = data(toy, 50_000), first.spec.parameters.nominal[None] + 0.1
-    kept = Likelihood(mixture, rates).objective(events)
+    kept: Any = Likelihood(mixture, rates).objective(events)
     again = weighted_objective(mixture, events, kept.data, kept.terms)
     slow = seconds(lambda: again(theta, ROW))
     benchmark(lambda: kept(theta, ROW))
