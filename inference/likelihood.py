@@ -9,7 +9,7 @@ differentiation, in chunks of events, so that memory stays bounded for any numbe
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -21,9 +21,10 @@ from touchneedle.inference.events_at import CHUNK_ROWS, ratio_and_score
 from touchneedle.inference.fittable import Objective
 from touchneedle.inference.linear import LinearObjective, sum_linear_terms
 from touchneedle.inference.mixture import ProcessMixture
-from touchneedle.inference.mixture_cache import cached_mixture, is_cacheable
+from touchneedle.inference.mixture_cache import MixtureObjective, is_cacheable, keep_rows
 from touchneedle.inference.normalisation import LocalNormalisation
 from touchneedle.inference.second_derivatives import weighted_curvature
+from touchneedle.inference.seen import LastSeen
 from touchneedle.inference.streaming import StreamedObjective, total_weight
 from touchneedle.inference.terms import ExactTerms, Rates, Summaries
 from touchneedle.toys.base import Events, EventSource, ParameterSpace
@@ -97,12 +98,14 @@ class Likelihood:
         rates: theta (m, p) -> expected events per process (m, k), for instance ``RateModel.rates``; None for a shape fit.
         normalisation: local normalisation; `fit` finds it around its own best fit where the estimator needs one.
         control: binned control regions, whose counts are data beside the events.
+        seen: what is kept of the last events between objectives; leave it alone.
     """
 
     estimator: Estimator
     rates: Rates | None = None
     normalisation: LocalNormalisation | None = None
     control: ControlRegions | None = None
+    seen: LastSeen = field(default_factory=LastSeen, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         if self.control is not None:
@@ -138,9 +141,12 @@ class Likelihood:
         """
         data, terms = self._data(events, auxiliary), self._terms
         if self.estimator.linear:
-            return LinearObjective(self.estimator, sum_linear_terms(self.estimator, events, CHUNK_ROWS)[None], data, terms)
-        if isinstance(self.estimator, ProcessMixture) and is_cacheable(self.estimator):
-            return cached_mixture(self.estimator, events, CHUNK_ROWS, data, terms)
+            sums = self.seen.get(self.estimator, events, lambda: sum_linear_terms(self.estimator, events, CHUNK_ROWS))
+            return LinearObjective(self.estimator, sums[None], data, terms)
+        mixture = self.estimator
+        if isinstance(mixture, ProcessMixture) and is_cacheable(mixture):
+            kept = self.seen.get(mixture, events, lambda: keep_rows(mixture, events, CHUNK_ROWS))
+            return MixtureObjective(mixture, kept, CHUNK_ROWS, data, terms)
         if isinstance(events, Events):
             return weighted_objective(self.estimator, events, data, terms)
         check_additive(self.estimator)

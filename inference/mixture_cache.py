@@ -30,18 +30,23 @@ MEMORY_LIMIT = 2 * 2**30
 
 
 @dataclass(frozen=True)
+class KeptRows:
+    """The rows (n, k + processes) of all events, and their weights (n,), float64."""
+
+    rows: Tensor
+    weight: Tensor
+
+
+@dataclass(frozen=True)
 class MixtureObjective:
     """ln L and its gradient for one data set of which the rows are known.
 
     Attributes:
-        rows: (n, k + processes), float64.
-        weight: (n,).
         chunk: rows at a time.
     """
 
     estimator: ProcessMixture
-    rows: Tensor
-    weight: Tensor
+    kept: KeptRows
     chunk: int
     data: Summaries
     terms: ExactTerms
@@ -68,7 +73,7 @@ class MixtureObjective:
         return matrix
 
     def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        return zip(self.rows.split(self.chunk), self.weight.split(self.chunk), strict=True)
+        return zip(self.kept.rows.split(self.chunk), self.kept.weight.split(self.chunk), strict=True)
 
     def _events(self, factors: Tensor, shifts: Tensor, rates: Tensor) -> tuple[Tensor, list[Tensor]]:
         """The sum over events, and its slopes in the three inputs."""
@@ -92,9 +97,7 @@ def is_cacheable(estimator: Estimator) -> bool:
     return isinstance(estimator, ProcessMixture) and all(_is_constant(f) or _is_linear(f) for f in estimator.factors)
 
 
-def cached_mixture(
-    mixture: ProcessMixture, source: EventSource, chunk: int, data: Summaries, terms: ExactTerms, memory_limit: int = MEMORY_LIMIT
-) -> MixtureObjective:
+def keep_rows(mixture: ProcessMixture, source: EventSource, chunk: int, memory_limit: int = MEMORY_LIMIT) -> KeptRows:
     """See every event once; rows of more than ``memory_limit`` bytes are spilled."""
     n, width = len(source), event_rows(mixture, torch.zeros(1, mixture.spec.x_dim)).shape[1]
     rows = _empty(n, width, memory_limit)
@@ -105,7 +108,7 @@ def cached_mixture(
         rows[start:stop] = event_rows(mixture, batch.x)
         weight[start:stop] = batch.weight
         start = stop
-    return MixtureObjective(mixture, rows, weight, chunk, data, terms)
+    return KeptRows(rows, weight)
 
 
 def event_rows(mixture: ProcessMixture, x: Tensor) -> Tensor:

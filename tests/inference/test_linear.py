@@ -13,7 +13,7 @@ from touchneedle.estimators.ensemble import AveragedEnsemble, Ensemble
 from touchneedle.inference import Factor, Likelihood, Process, ProcessMixture, fit
 from touchneedle.inference.likelihood import weighted_objective
 from touchneedle.inference.linear import LinearObjective
-from touchneedle.inference.mixture_cache import MixtureObjective, cached_mixture, event_rows
+from touchneedle.inference.mixture_cache import MixtureObjective, event_rows, keep_rows
 from touchneedle.toys.base import Events, GaussianConstraint, Normal, Parameter, ParameterSpace, Uniform, build_toy
 
 ROW = torch.zeros(1, dtype=torch.int64)
@@ -185,13 +185,40 @@ def test_cached_mixtures_are_the_mixture(memory_limit):
     events = events.with_weight(events.weight.abs() - 0.2)
     found = likelihood.objective(events)
     assert isinstance(found, MixtureObjective)
-    fast = cached_mixture(mixture, events, 128, found.data, found.terms, memory_limit)
+    fast = replace(found, kept=keep_rows(mixture, events, 128, memory_limit), chunk=128)
     slow = weighted_objective(mixture, events, found.data, found.terms)
-    assert torch.equal(fast.rows, event_rows(mixture, events.x))
+    assert torch.equal(fast.kept.rows, event_rows(mixture, events.x))
     for theta in torch.tensor([[1.0, 0.0, 0.0], [0.4, 1.0, -0.7], [3.0, -0.5, 2.0]], dtype=torch.float64):
         (value, gradient), (exact, slope) = (objective(theta[None], ROW) for objective in (fast, slow))
         assert value.item() == pytest.approx(exact.item(), rel=1e-11)
         assert torch.allclose(gradient, slope, rtol=1e-9, atol=1e-9)
+        assert torch.allclose(fast.curvature(theta[None], ROW), slow.curvature(theta[None], ROW), rtol=1e-8, atol=1e-8)
+
+
+def test_events_are_seen_again_only_if_something_changed(monkeypatch):
+    """A refit with other auxiliary measurements does not look at the events; changed weights, events or networks are looked at."""
+    estimator, events = LINEAR["ratio_parametric"](), some_events(SPEC)
+    likelihood = Likelihood(estimator)
+    looks = []
+    monkeypatch.setattr(type(estimator), "linear_terms", lambda self, x: looks.append(len(x)) or super(type(self), self).linear_terms(x))
+
+    def sums(data):
+        return likelihood.normalised_by(None).objective(data, SPEC.parameters.nominal + 0.1).sums
+
+    first = sums(events)
+    assert torch.equal(sums(events), first)
+    assert looks == [300]
+    other = events.with_weight(2 * events.weight)
+    assert torch.allclose(sums(other), 2 * first)
+    assert torch.allclose(sums(events), first)
+    events.weight[0] += 1.0
+    changed = sums(events)
+    assert not torch.equal(changed, first)
+    with torch.no_grad():
+        estimator.network[0].bias += 0.5
+    assert not torch.equal(sums(events), changed)
+    assert len(looks) == 5
+    assert torch.equal(copy.deepcopy(likelihood).objective(events).sums, sums(events))
 
 
 def test_a_mixture_that_moves_a_network_is_not_cached():
