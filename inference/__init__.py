@@ -11,6 +11,7 @@ from touchneedle.inference.interval import Interval
 from touchneedle.inference.intervals import ProfileIntervals, profile_intervals
 from touchneedle.inference.likelihood import Likelihood
 from touchneedle.inference.mixture import ProcessMixture
+from touchneedle.inference.normalisation_check import NormalisationCheck, check_normalisation, fit_normalisation
 from touchneedle.inference.processes import Factor, Process
 from touchneedle.inference.pseudo_experiments import PseudoExperiments, draw_pseudo_experiments
 from touchneedle.inference.pseudo_fits import FitOptions, PseudoFits, fit_pseudo_experiments
@@ -29,6 +30,7 @@ __all__ = [
     "Impacts",
     "Interval",
     "Likelihood",
+    "NormalisationCheck",
     "Process",
     "ProcessMixture",
     "ProfileGrid",
@@ -37,10 +39,12 @@ __all__ = [
     "PseudoExperiments",
     "PseudoFits",
     "RateModel",
+    "check_normalisation",
     "closure",
     "draw_corner",
     "draw_pseudo_experiments",
     "fit",
+    "fit_normalisation",
     "fit_pseudo_experiments",
     "fit_rate_model",
     "impacts",

@@ -131,7 +131,7 @@ def test_normalisation_of_many_parameters_is_expanded_around_the_fit():
     estimator = exact_parametric(toy)
     events = toy.sample(toy.spec.parameters.nominal.expand(1_000, -1), generator=torch.Generator().manual_seed(2))
     clean = fit(Likelihood(estimator), events)
-    bend = 0.05 * torch.ones(11, 11, dtype=torch.float64)
+    bend = -0.05 * torch.ones(11, 11, dtype=torch.float64)
 
     def drift(theta):
         theta = theta.double()
