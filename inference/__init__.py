@@ -1,5 +1,6 @@
 """Inference: what fits. Start with `touchneedle.inference.likelihood` (events) or `pseudo_fits` (pseudo-experiments)."""
 
+from touchneedle.inference.averaged import AveragedLikelihood
 from touchneedle.inference.bundle import Bundle, load_bundle, save_bundle
 from touchneedle.inference.closure import Closure, closure
 from touchneedle.inference.control_regions import ControlRegions, regions_of_models
@@ -17,11 +18,14 @@ from touchneedle.inference.pseudo_experiments import PseudoExperiments, draw_pse
 from touchneedle.inference.pseudo_fits import FitOptions, PseudoFits, fit_pseudo_experiments
 from touchneedle.inference.rates import RateModel, fit_rate_model
 from touchneedle.inference.scan import ProfileGrid, ProfileScan, profile_grid, profile_scan
+from touchneedle.inference.spread import EnsembleSpread, spread_as_nuisance
 
 __all__ = [
+    "AveragedLikelihood",
     "Bundle",
     "Closure",
     "ControlRegions",
+    "EnsembleSpread",
     "EventFile",
     "Factor",
     "FitOptions",
@@ -55,4 +59,5 @@ __all__ = [
     "profile_scan",
     "regions_of_models",
     "save_bundle",
+    "spread_as_nuisance",
 ]

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from touchneedle.conf.errors import InputError
 from touchneedle.estimators.base import Estimator
+from touchneedle.inference.figure_style import BLUE, GREY, new_figure, plain_text, styled
 from touchneedle.inference.normalisation import LocalNormalisation
 from touchneedle.inference.polynomial import Ball, Monomials
 from touchneedle.inference.result import Result
@@ -80,18 +81,15 @@ class NormalisationCheck(Result):
 
     def draw(self) -> Figure:
         """The drift at each point with its error."""
-        try:
-            from matplotlib.figure import Figure
-        except ImportError as error:
-            raise InputError("figures: expected matplotlib; install touchneedle[bench]") from error
-        figure = Figure(figsize=(6.0, 0.8 + 0.22 * len(self.labels)), layout="constrained")
-        axes = figure.add_subplot()
-        rows = list(range(len(self.labels)))
-        axes.errorbar(self.drift.tolist(), rows, xerr=self.stderr.tolist(), fmt="o", markersize=3, color="black")
-        axes.axvline(0.0, color="grey", linewidth=0.8)
-        axes.set_yticks(rows, self.labels)
-        axes.set_xlabel(r"$E[r] - 1$, relative drift of the rate")
-        axes.invert_yaxis()
+        with styled():
+            figure = new_figure(6.0, 0.8 + 0.22 * len(self.labels))
+            axes = figure.add_subplot()
+            rows = list(range(len(self.labels)))
+            axes.errorbar(self.drift.tolist(), rows, xerr=self.stderr.tolist(), fmt="o", markersize=3, color=BLUE)
+            axes.axvline(0.0, color=GREY, linewidth=0.8)
+            axes.set_yticks(rows, [plain_text(label) for label in self.labels])
+            axes.set_xlabel(r"$E[r] - 1$, relative drift of the rate")
+            axes.invert_yaxis()
         return figure
 
 
