@@ -21,6 +21,8 @@ from touchneedle.toys.base import ParameterSpace
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+_TRAINED_SIGMA = 3.0
+
 
 @dataclass(frozen=True)
 class Minimum:
@@ -115,6 +117,12 @@ class FitResult(Result):
         """Error after the fit / error before the fit (p,)."""
         return self.sigma / self.prefit[1]
 
+    @property
+    def beyond_prior(self) -> tuple[str, ...]:
+        """Names of the parameters that are more than 3 sigma of their training prior away: learned answers end there."""
+        far = self.parameters.to_normal(self.theta).abs() > _TRAINED_SIGMA
+        return tuple(name for name, outside in zip(self.names, far.tolist(), strict=True) if outside)
+
     def with_intervals(self, intervals: Sequence[Interval]) -> FitResult:
         """The same fit with asymmetric errors in its summary."""
         return replace(self, intervals=tuple(intervals))
@@ -164,10 +172,19 @@ class FitResult(Result):
         interval = next((found for found in self.intervals if found.parameter == parameter.name), None)
         error = f"+- {float(self.sigma[column]):.4g}" if interval is None else interval.errors
         naive = f"{float(self.naive_sigma[column]):.4g}" if self.weighted else ""
-        note = "at a bound" if parameter.name in self.at_bound else ""
+        notes = ["at a bound" * (parameter.name in self.at_bound), "beyond the prior" * (parameter.name in self.beyond_prior)]
         constrained = parameter.constraint is not None
         pull, constraint = (signed(self.pull[column]), f"{float(self.constraint[column]):.3g}") if constrained else ("", "")
-        return [parameter.name, f"{float(self.theta[column]):.6g}", error, naive, parameter.unit, pull, constraint, note]
+        return [
+            parameter.name,
+            f"{float(self.theta[column]):.6g}",
+            error,
+            naive,
+            parameter.unit,
+            pull,
+            constraint,
+            ", ".join(filter(None, notes)),
+        ]
 
     def _flags(self) -> list[str]:
         state = "valid" if self.valid else f"NOT VALID: {self.reason}"
@@ -176,6 +193,8 @@ class FitResult(Result):
             lines.append("weighted events: errors are corrected (sandwich); the naive ones ignore the spread of the weights")
         if self.at_bound:
             lines.append(f"at a bound of the fit, errors are not symmetric: {', '.join(self.at_bound)}")
+        if self.beyond_prior:
+            lines.append(f"more than 3 sigma of the training prior away, where nothing was learned: {', '.join(self.beyond_prior)}")
         lines += [f"another minimum, {other.distance:.3g} higher in -2 ln L, at {_point(self.names, other)}" for other in self.minima[1:]]
         return lines
 

@@ -11,7 +11,6 @@ Hessian H of -ln L, with C = H^-1 and K_k = d^2 ln C_k / d theta_k d t_k:
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -24,7 +23,7 @@ from touchneedle.inference.fit_result import FitResult
 from touchneedle.inference.fittable import Fittable, check_events
 from touchneedle.inference.likelihood import Likelihood
 from touchneedle.inference.network_error import KnowsItsError, network_error
-from touchneedle.inference.profiled import Profiler
+from touchneedle.inference.profiled import ABOVE, Held, Profiler
 from touchneedle.inference.result import Result
 from touchneedle.inference.terms import constraint_term
 from touchneedle.inference.text_table import signed, table
@@ -78,6 +77,8 @@ class Impacts(Result):
         method: by refits, or linear from the Hessian.
         total: error of the parameter.
         statistical: its error without that of the auxiliary measurements (nor that of training).
+        above: how far a refit with a held nuisance rose above the best fit, in 2 ln L; more than 0.001 means that the best fit had
+            missed the maximum.
     """
 
     parameter: str
@@ -86,6 +87,7 @@ class Impacts(Result):
     total: float
     statistical: float
     best: FitResult
+    above: float = 0.0
 
     def of(self, nuisance: str) -> Impact:
         """The impact of one nuisance; raises `InputError` if there is none."""
@@ -102,13 +104,11 @@ class Impacts(Result):
             for one in self.impacts
         ]
         header = ["nuisance", "down", "up", "before: down", "up", "auxiliary: down", "up", "pull", "constraint"]
-        return "\n".join(
-            [
-                f"impacts on {self.parameter} = {float(self.best.theta[column]):.6g} +- {self.total:.4g}"
-                f" (statistical {self.statistical:.4g}); {self.method}",
-                table(header, rows),
-            ]
-        )
+        value = f"{float(self.best.theta[column]):.6g} +- {self.total:.4g} (statistical {self.statistical:.4g})"
+        lines = [f"impacts on {self.parameter} = {value}; {self.method}", table(header, rows)]
+        if self.above > ABOVE:
+            lines.append(f"a refit lies {self.above:.3g} in 2 ln L above the best fit: fit again with starts=20")
+        return "\n".join(lines)
 
     def draw(self) -> Figure:
         """Pulls beside impacts, the largest on top."""
@@ -143,6 +143,7 @@ def impacts(
         total=float(best.sigma[target]),
         statistical=float((best.covariance - components)[target, target].clamp_min(0).sqrt()),
         best=best,
+        above=ask.above,
     )
 
 
@@ -164,6 +165,7 @@ class _Linear:
 
     best: FitResult
     target: int
+    above: float = 0.0
 
     def held(self, k: int, move: float) -> float:
         covariance = self.best.inverse_hessian
@@ -177,7 +179,7 @@ class _Linear:
         return auxiliary_response(self.best)
 
 
-@dataclass(frozen=True)
+@dataclass
 class _Refits:
     """Shifts of theta[target] by fits."""
 
@@ -185,24 +187,26 @@ class _Refits:
     events: EventSource
     best: FitResult
     target: int
+    above: float = 0.0
 
     def held(self, k: int, move: float) -> float:
         if not _allowed(self.best, k, move):
             return math.nan
-        return self._shift(Profiler.beside(self.likelihood, self.events, self.best), [k], [float(self.best.theta[k]) + move])
+        found = Profiler.beside(self.likelihood, self.events, self.best).at([k], [float(self.best.theta[k]) + move])
+        self.above = max(self.above, 2 * (found.value - self.best.value))
+        return self._shift(found)
 
     def auxiliary(self, k: int, move: float) -> float:
         measured = self.best.auxiliary.clone()
         measured[k] += move
         guess = self.best.theta + self.response[:, k] * move
-        return self._shift(Profiler.beside(self.likelihood, self.events, self.best, measured), [], [], [guess])
+        return self._shift(Profiler.beside(self.likelihood, self.events, self.best, measured).at([], [], [guess]))
 
     @cached_property
     def response(self) -> Tensor:
         return auxiliary_response(self.best)
 
-    def _shift(self, profiler: Profiler, columns: list[int], values: list[float], near: Sequence[Tensor] = ()) -> float:
-        found = profiler.at(columns, values, near)
+    def _shift(self, found: Held) -> float:
         return float(found.theta[self.target] - self.best.theta[self.target]) if found.valid else math.nan
 
 

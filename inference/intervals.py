@@ -18,7 +18,7 @@ from touchneedle.conf.errors import InputError
 from touchneedle.inference.fit_result import FitResult
 from touchneedle.inference.fittable import Fittable, check_events
 from touchneedle.inference.interval import Interval
-from touchneedle.inference.profiled import Held, Profiler
+from touchneedle.inference.profiled import ABOVE, Held, Profiler
 from touchneedle.inference.result import Result
 from touchneedle.inference.text_table import table
 from touchneedle.inference.weighted import refuse_weighted
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 _TOLERANCE = 1e-7
 _MOST_STEPS = 40
 _FIRST_STEP = 1.1
-_ABOVE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class ProfileIntervals(Result):
         """A table of intervals, then what is doubtful."""
         rows = [self._row(found) for found in self.intervals]
         lines = [table(["parameter", "level", "value", "errors", "low", "high", "unit", "note"], rows)]
-        if self.above > _ABOVE:
+        if self.above > ABOVE:
             lines.append(f"a constrained fit lies {self.above:.3g} in 2 ln L above the best fit: fit again with starts=20")
         return "\n".join(lines)
 

@@ -16,6 +16,8 @@ from touchneedle.inference.minuit import migrad
 from touchneedle.toys.base import EventSource
 
 _EDM = 1e-9
+# 2 ln L by which a constrained maximum may rise above the best fit before that has missed something.
+ABOVE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -85,8 +87,8 @@ class Profiler:
     def _search(self, start: Tensor, columns: Sequence[int]) -> Held:
         allowed = region(self.best.parameters, self.limits, columns)
         found = maximise(self.objective, start[None], allowed, torch.linalg.inv(self.covariance), edm=_EDM)
-        if bool(found.converged):
-            return Held(found.theta[0], float(found.value), True)
+        if bool(found.converged) or not bool(allowed.free.any()):
+            return Held(found.theta[0], float(found.value), bool(found.converged))
         slow = migrad(self.objective, start, self.best.parameters, self.limits, columns)
         return Held(slow.theta, slow.value, not slow.reason)
 

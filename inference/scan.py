@@ -13,7 +13,7 @@ from touchneedle.conf.errors import InputError
 from touchneedle.inference.fit import FitResult, fit
 from touchneedle.inference.fittable import Fittable, check_events
 from touchneedle.inference.interval import Interval
-from touchneedle.inference.profiled import Held, Profiler
+from touchneedle.inference.profiled import ABOVE, Held, Profiler
 from touchneedle.inference.result import Result
 from touchneedle.inference.weighted import refuse_weighted
 from touchneedle.toys.base import EventSource, Parameter
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 _REACH = 3.5
 _POINTS = 31
 _GRID_POINTS = 21
-_ABOVE = 1e-3
 
 
 @dataclass(frozen=True)
@@ -208,6 +207,6 @@ def _told(what: str, valid: Tensor, above: float) -> str:
     lines = [what]
     if not bool(valid.all()):
         lines.append(f"{int((~valid).sum())} of {valid.numel()} constrained fits did not converge")
-    if above > _ABOVE:
+    if above > ABOVE:
         lines.append(f"the scan rises {above:.3g} in 2 ln L above the best fit: fit again with starts=20")
     return "\n".join(lines)

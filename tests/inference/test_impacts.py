@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -88,6 +89,20 @@ def test_refits_are_fits_and_the_linear_path_is_their_slope():
     free = refit.of("background")
     assert all(math.isnan(value) for value in (free.pull, *free.before, *free.auxiliary))
     assert np.sign(free.after[0]) == -np.sign(free.after[1])
+
+
+def test_refits_that_find_a_better_fit_say_so():
+    """The amplitude sqrt(mu) has two maxima in mu: a fit that ends in the lower one is found out."""
+    toy = build_toy("amplitude_interference")
+    events = toy.sample(column(1.0, 0.0).expand(1_000, -1), generator=torch.Generator().manual_seed(1))
+    likelihood = Likelihood(build_estimator("oracle", toy.spec, truth=toy))
+    trapped, found = (fit(likelihood, events, start=column(mu, 0.0)) for mu in (0.02, 1.0))
+    assert found.value > trapped.value + 1
+    knows_the_rival = replace(trapped, minima=(*trapped.minima, found.minima[0]))
+    result = impacts(likelihood, events, knows_the_rival, "mu")
+    assert result.above > 1
+    assert "starts=20" in result.summary()
+    assert impacts(likelihood, events, found, "mu").above < 1e-6
 
 
 def test_the_error_of_training_is_one_more_impact(linear):

@@ -125,6 +125,22 @@ def test_a_scan_that_finds_a_better_fit_says_so():
     assert (scan.t >= 0).all()
 
 
+def test_a_single_parameter_leaves_nothing_to_maximise_over(problems, generator):
+    toy = problems.SignalStrength()
+    events = toy.sample(column(1.0).expand(1_000, 1), generator=generator)
+    likelihood = Likelihood(problems.Truth(toy), toy.rates)
+    best = fit(likelihood, events)
+    values = column(0.8, 1.0, 1.3)
+    scan = profile_scan(likelihood, events, "mu", values, best=best)
+    direct = [2 * (best.value - float(likelihood.value(value[None], events))) for value in values]
+    assert scan.t.tolist() == pytest.approx(direct, rel=1e-9)
+    assert scan.valid.all()
+    interval = profile_intervals(likelihood, events, best).intervals[0]
+    assert 2 * (best.value - float(likelihood.value(column(interval.high), events))) == pytest.approx(stats.chi2.ppf(0.6827, 1), rel=1e-6)
+    broken = Likelihood(problems.Truth(toy, factor=math.inf), toy.rates)
+    assert not profile_scan(broken, events, "mu", values, best=best).valid.any()
+
+
 def test_weighted_events_have_no_delta_ln_l(linear):
     likelihood, events, best = linear
     weighted = events.with_weight(2 * events.weight)
