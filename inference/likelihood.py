@@ -21,7 +21,7 @@ from touchneedle.inference.events_at import CHUNK_ROWS, ratio_and_score
 from touchneedle.inference.fittable import Objective
 from touchneedle.inference.linear import LinearObjective, sum_linear_terms
 from touchneedle.inference.mixture import ProcessMixture
-from touchneedle.inference.mixture_cache import MixtureObjective, is_cacheable, keep_rows
+from touchneedle.inference.mixture_cache import KeptRows, MixtureObjective, count_non_positive, is_cacheable, keep_rows
 from touchneedle.inference.normalisation import LocalNormalisation
 from touchneedle.inference.second_derivatives import weighted_curvature
 from touchneedle.inference.seen import LastSeen
@@ -131,6 +131,8 @@ class Likelihood:
         if "signed" not in self.estimator.capabilities:
             return 0
         with torch.no_grad():
+            if is_cacheable(self.estimator):
+                return count_non_positive(self.estimator, self._kept(self.estimator, events), theta.double(), CHUNK_ROWS)
             return sum(int((~self.estimator.is_positive(batch.x, theta.double())).sum()) for batch in events.batches(CHUNK_ROWS))
 
     def objective(self, events: EventSource, auxiliary: Tensor | None = None) -> Objective:
@@ -143,14 +145,15 @@ class Likelihood:
         if self.estimator.linear:
             sums = self.seen.get(self.estimator, events, lambda: sum_linear_terms(self.estimator, events, CHUNK_ROWS))
             return LinearObjective(self.estimator, sums[None], data, terms)
-        mixture = self.estimator
-        if isinstance(mixture, ProcessMixture) and is_cacheable(mixture):
-            kept = self.seen.get(mixture, events, lambda: keep_rows(mixture, events, CHUNK_ROWS))
-            return MixtureObjective(mixture, kept, CHUNK_ROWS, data, terms)
+        if is_cacheable(self.estimator):
+            return MixtureObjective(self.estimator, self._kept(self.estimator, events), CHUNK_ROWS, data, terms)
         if isinstance(events, Events):
             return weighted_objective(self.estimator, events, data, terms)
         check_additive(self.estimator)
         return StreamedObjective(self.estimator, events, CHUNK_ROWS, data, terms)
+
+    def _kept(self, mixture: ProcessMixture, events: EventSource) -> KeptRows:
+        return self.seen.get(mixture, events, lambda: keep_rows(mixture, events, CHUNK_ROWS))
 
     @property
     def _terms(self) -> ExactTerms:

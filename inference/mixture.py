@@ -101,9 +101,7 @@ class ProcessMixture(Estimator):
         return (top - top_0).exp() * (signed / signed_0) * (self._log_total(zero) - self._log_total(theta)).exp()
 
     def _share(self, x: Tensor, theta: Tensor) -> Tensor:
-        """The signed sum over the sum of absolute terms, in [-1, 1], shape (n,); 0 where all terms vanish."""
-        _, signed, absolute = _scaled_sum(self.rates(theta), self.log_ratios(x, theta))
-        return torch.where(absolute > 0, signed / absolute.clamp_min(1e-300), 0.0)
+        return signed_share(self.rates(theta), self.log_ratios(x, theta))
 
     def _log_total(self, theta: Tensor) -> Tensor:
         return self.rates(theta).sum(-1).log()
@@ -122,6 +120,12 @@ def mixture_log(rates: Tensor, log_ratios: Tensor) -> Tensor:
     floor = (_SMALLEST_SHARE * absolute).detach().clamp_min(1e-300)
     held = torch.maximum(signed, floor)
     return top + held.log() + (signed - held) / floor
+
+
+def signed_share(rates: Tensor, log_ratios: Tensor) -> Tensor:
+    """sum_p nu_p r_p over the sum of absolute terms, in [-1, 1], shape (n,); 0 where all terms vanish."""
+    _, signed, absolute = _scaled_sum(rates, log_ratios)
+    return torch.where(absolute > 0, signed / absolute.clamp_min(1e-300), 0.0)
 
 
 def _scaled_sum(rates: Tensor, log_ratios: Tensor) -> tuple[Tensor, Tensor, Tensor]:

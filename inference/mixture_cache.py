@@ -13,13 +13,14 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import TypeGuard
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from touchneedle.estimators.base import Estimator
-from touchneedle.inference.mixture import ProcessMixture, mixture_log
+from touchneedle.inference.mixture import ProcessMixture, mixture_log, signed_share
 from touchneedle.inference.processes import Factor
 from touchneedle.inference.second_derivatives import curvature_of
 from touchneedle.inference.terms import ExactTerms, Summaries
@@ -92,7 +93,15 @@ def _log_sum(rows: Tensor, weight: Tensor, factors: Tensor, shifts: Tensor, rate
     return weight @ mixture_log(rates.expand(len(rows), -1), rows @ factors + shifts) - weight.sum() * rates.sum().log()
 
 
-def is_cacheable(estimator: Estimator) -> bool:
+def count_non_positive(mixture: ProcessMixture, kept: KeptRows, theta: Tensor, chunk: int) -> int:
+    """Number of events whose density at theta (p,) is not positive."""
+    factors, shifts = _coefficients(mixture, theta[None])
+    rates = mixture.rates(theta[None])
+    parts = kept.rows.split(chunk)
+    return sum(int((signed_share(rates.expand(len(rows), -1), rows @ factors + shifts) <= 0).sum()) for rows in parts)
+
+
+def is_cacheable(estimator: Estimator) -> TypeGuard[ProcessMixture]:
     """Whether an estimator is a mixture whose members need to see an event only once."""
     return isinstance(estimator, ProcessMixture) and all(_is_constant(f) or _is_linear(f) for f in estimator.factors)
 

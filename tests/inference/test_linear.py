@@ -188,7 +188,7 @@ def test_cached_mixtures_are_the_mixture(memory_limit):
     fast = replace(found, kept=keep_rows(mixture, events, 128, memory_limit), chunk=128)
     slow = weighted_objective(mixture, events, found.data, found.terms)
     assert torch.equal(fast.kept.rows, event_rows(mixture, events.x))
-    for theta in torch.tensor([[1.0, 0.0, 0.0], [0.4, 1.0, -0.7], [3.0, -0.5, 2.0]], dtype=torch.float64):
+    for theta in torch.tensor([[1.0, 0.0, 0.0], [0.4, 1.0, -0.7], [3.0, -0.5, 2.0], [0.05, -2.0, -2.5]], dtype=torch.float64):
         (value, gradient), (exact, slope) = (objective(theta[None], ROW) for objective in (fast, slow))
         assert value.item() == pytest.approx(exact.item(), rel=1e-11)
         assert torch.allclose(gradient, slope, rtol=1e-9, atol=1e-9)
@@ -219,6 +219,15 @@ def test_events_are_seen_again_only_if_something_changed(monkeypatch):
     assert not torch.equal(sums(events), changed)
     assert len(looks) == 5
     assert torch.equal(copy.deepcopy(likelihood).objective(events).sums, sums(events))
+
+
+def test_events_without_positive_density_are_counted_from_rows():
+    cacheable = cacheable_mixture()
+    mixture = ProcessMixture(cacheable.spec.parameters, cacheable.processes, lambda theta: torch.tensor([[110.0, 1.0, -100.0]]).double())
+    events, theta = some_events(mixture.spec), torch.tensor([0.3, 0.5, -0.5], dtype=torch.float64)
+    wanted = int((~mixture.is_positive(events.x, theta)).sum())
+    assert 0 < wanted < len(events)
+    assert Likelihood(mixture).count_non_positive(theta, events) == wanted
 
 
 def test_a_mixture_that_moves_a_network_is_not_cached():
