@@ -13,7 +13,8 @@ from torch import Tensor
 
 from touchneedle.estimators.base import Estimator
 from touchneedle.inference.batched import Problem
-from touchneedle.inference.likelihood import ratio_and_score, weighted_objective
+from touchneedle.inference.events_at import ratio_and_score
+from touchneedle.inference.likelihood import weighted_objective
 from touchneedle.inference.maximise import covariance_of
 from touchneedle.inference.normalisation import RADIUS, fit_local_normalisation
 from touchneedle.inference.polynomial import Ball
