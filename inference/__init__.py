@@ -1,26 +1,38 @@
 """Inference: what fits. Start with `touchneedle.inference.likelihood` (events) or `pseudo_fits` (pseudo-experiments)."""
 
+from touchneedle.inference.asimov import Asimov, asimov_from_model, asimov_from_simulator
 from touchneedle.inference.bundle import Bundle, load_bundle, save_bundle
+from touchneedle.inference.calibrated import Thresholds, calibrated_thresholds
 from touchneedle.inference.fit import FitResult, ProfileScan, fit, profile_scan
 from touchneedle.inference.likelihood import Likelihood
+from touchneedle.inference.neyman import NeymanResult, neyman
 from touchneedle.inference.pseudo_experiments import PseudoExperiments, draw_pseudo_experiments
 from touchneedle.inference.pseudo_fits import FitOptions, PseudoFits, fit_pseudo_experiments
 from touchneedle.inference.rates import RateModel, fit_rate_model
+from touchneedle.inference.simulated import Simulation
 
 __all__ = [
+    "Asimov",
     "Bundle",
     "FitOptions",
     "FitResult",
     "Likelihood",
+    "NeymanResult",
     "ProfileScan",
     "PseudoExperiments",
     "PseudoFits",
     "RateModel",
+    "Simulation",
+    "Thresholds",
+    "asimov_from_model",
+    "asimov_from_simulator",
+    "calibrated_thresholds",
     "draw_pseudo_experiments",
     "fit",
     "fit_pseudo_experiments",
     "fit_rate_model",
     "load_bundle",
+    "neyman",
     "profile_scan",
     "save_bundle",
 ]

@@ -124,14 +124,16 @@ def exact_fits(
     starts: Tensor,
     scale: Tensor,
     edm: float = EDM,
+    tested: Tensor | None = None,
 ) -> ProfileFits:
     """Fit the chosen pseudo-experiments (e,) by the estimator itself, in float64, from starts (s, e, p).
 
-    ``scale`` is a covariance that sets first steps, (p, p) or one for each (e, p, p).
+    ``scale`` is a covariance that sets first steps, (p, p) or one for each (e, p, p); profiled at ``tested`` (p,), the
+    truth by default.
     """
     objective = pseudo_objective(estimator, experiments, terms)
     chosen = Problem(lambda theta, some: objective(theta, rows[some]), terms, scale, edm=edm)
-    return profile_fits(chosen, starts, experiments.theta_true)
+    return profile_fits(chosen, starts, experiments.theta_true if tested is None else tested)
 
 
 def pseudo_objective(estimator: Estimator, experiments: PseudoExperiments, terms: ExactTerms) -> EventObjective:

@@ -90,7 +90,7 @@ def spaced(n: int, most: int) -> Tensor:
     return torch.arange(n) if n <= most else torch.linspace(0, n - 1, most).long()
 
 
-def prior_covariance(parameters: ParameterSpace, n_events: int) -> Tensor:
+def prior_covariance(parameters: ParameterSpace, n_events: float) -> Tensor:
     """A guess of the covariance (p, p) of a fit to n events: ten times the prior's, divided by n."""
     one = torch.ones(len(parameters), dtype=torch.float64)
     width = 0.5 * (parameters.from_normal(one) - parameters.from_normal(-one))

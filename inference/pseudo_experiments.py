@@ -32,7 +32,7 @@ class PseudoExperiments:
 
     pool: Events
     theta_true: Tensor
-    n_events: int
+    n_events: float
     counts: Tensor
     index: Tensor
     auxiliary: Tensor
@@ -75,7 +75,7 @@ class PseudoExperiments:
 
 
 def draw_pseudo_experiments(
-    pool: Events, theta_true: Tensor, n_events: int, n_experiments: int, parameters: ParameterSpace, generator: torch.Generator
+    pool: Events, theta_true: Tensor, n_events: float, n_experiments: int, parameters: ParameterSpace, generator: torch.Generator
 ) -> PseudoExperiments:
     """Draw data sets of Poisson(n_events) events from a pool, with replacement, in proportion to the weights.
 
@@ -96,11 +96,12 @@ def draw_pseudo_experiments(
         n_events=n_events,
         counts=counts,
         index=index,
-        auxiliary=_draw_auxiliary(theta_true.double(), n_experiments, parameters, generator),
+        auxiliary=draw_auxiliary(theta_true.double(), n_experiments, parameters, generator),
     )
 
 
-def _draw_auxiliary(theta: Tensor, n: int, parameters: ParameterSpace, generator: torch.Generator) -> Tensor:
+def draw_auxiliary(theta: Tensor, n: int, parameters: ParameterSpace, generator: torch.Generator) -> Tensor:
+    """Auxiliary measurements (n, p) around theta (p,); NaN for parameters without constraint."""
     columns = [torch.full((n,), torch.nan, dtype=torch.float64)] * len(parameters)
     for column, parameter in enumerate(parameters.parameters):
         if parameter.constraint is not None:
