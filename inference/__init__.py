@@ -5,6 +5,7 @@ from touchneedle.inference.bundle import Bundle, load_bundle, save_bundle
 from touchneedle.inference.calibrated import Thresholds, calibrated_thresholds
 from touchneedle.inference.fit import FitResult, ProfileScan, fit, profile_scan
 from touchneedle.inference.likelihood import Likelihood
+from touchneedle.inference.limits import UpperLimit, upper_limit
 from touchneedle.inference.neyman import NeymanResult, neyman
 from touchneedle.inference.pseudo_experiments import PseudoExperiments, draw_pseudo_experiments
 from touchneedle.inference.pseudo_fits import FitOptions, PseudoFits, fit_pseudo_experiments
@@ -24,6 +25,7 @@ __all__ = [
     "RateModel",
     "Simulation",
     "Thresholds",
+    "UpperLimit",
     "asimov_from_model",
     "asimov_from_simulator",
     "calibrated_thresholds",
@@ -35,4 +37,5 @@ __all__ = [
     "neyman",
     "profile_scan",
     "save_bundle",
+    "upper_limit",
 ]

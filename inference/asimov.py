@@ -17,7 +17,8 @@ from torch import Tensor
 
 from touchneedle.conf.errors import InputError
 from touchneedle.inference.likelihood import Likelihood
-from touchneedle.inference.simulated import expected_events, reweighted
+from touchneedle.inference.pools import effective_size, reweighted
+from touchneedle.inference.simulated import expected_events
 from touchneedle.toys.base import Events
 
 
@@ -48,8 +49,7 @@ class Asimov:
     @property
     def sample_error(self) -> float:
         """How far a fit may be off theta because the sample is finite, in its sigma: sqrt(n / effective size of the sample)."""
-        weight = self.events.weight.double()
-        return math.sqrt(float(weight.square().sum() / weight.sum()))
+        return math.sqrt(self.expected_events / effective_size(self.events.weight))
 
 
 def asimov_from_simulator(likelihood: Likelihood, sample: Events, theta: Tensor, n_events: float | None = None) -> Asimov:
@@ -68,7 +68,8 @@ def asimov_from_model(likelihood: Likelihood, reference: Events, theta: Tensor, 
     Raises `InputError` as `asimov_from_simulator` does, and where a log_ratio is not finite.
     """
     theta = _checked(likelihood, theta)
-    return Asimov(_scaled(reweighted(likelihood, reference, theta), expected_events(likelihood, theta, n_events)), theta, theta, "model")
+    sample = reweighted(likelihood.estimator, reference, theta)
+    return Asimov(_scaled(sample, expected_events(likelihood, theta, n_events)), theta, theta, "model")
 
 
 def _checked(likelihood: Likelihood, theta: Tensor) -> Tensor:

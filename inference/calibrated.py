@@ -27,6 +27,8 @@ from touchneedle.toys.base import ParameterSpace
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# Fits of data by MINUIT are that exact; where t is discrete, it must not decide.
+T_ERROR = 1e-3
 LEVELS = (math.erf(math.sqrt(0.5)), 0.95)
 
 
@@ -68,7 +70,7 @@ class Thresholds(Result):
     def p_value(self, t: Tensor) -> tuple[Tensor, Tensor]:
         """Share of pseudo-experiments with a larger t than observed (m,) at each point, and its binomial error."""
         found = self.t.isfinite()
-        above = ((self.t >= t[:, None]) & found).sum(-1)
+        above = ((self.t >= t[:, None] - T_ERROR) & found).sum(-1)
         return share_with_error(above, found.sum(-1))
 
     def summary(self) -> str:
@@ -113,7 +115,7 @@ def calibrated_thresholds(
     t, errors, failed, methods = [], [], [], []
     for number, point in enumerate(points.double()):
         done = simulation.fit(likelihood, point, stream=number)
-        t.append(torch.where(done.fits.valid, done.fits.t_true[:, column], torch.nan))
+        t.append(torch.where(done.fits.converged, done.fits.t_true[:, column], torch.nan))
         errors.append(done.pool_error)
         failed.append(done.failed)
         methods.append(done.fits.method)

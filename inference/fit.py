@@ -134,6 +134,8 @@ def _normalise_at(likelihood: Likelihood, result: FitResult) -> LocalNormalisati
 
 def _migrad(objective: EventObjective, start: Tensor, parameters: ParameterSpace, fixed: int | None = None) -> FitResult:
     cost = _Cost(objective)
+    if fixed is not None and len(parameters) == 1:
+        return _nothing_free(cost, start, parameters)
     # iminuit's protocols of cost functions know single numbers as arguments only, not one array.
     value, gradient = cast(Any, cost.value), cast(Any, cost.gradient)
     minuit = Minuit(value, start.numpy(), grad=gradient, name=parameters.names)
@@ -148,6 +150,14 @@ def _migrad(objective: EventObjective, start: Tensor, parameters: ParameterSpace
     minuit.migrad()
     minuit.hesse()
     return _result(minuit, cost, parameters)
+
+
+def _nothing_free(cost: _Cost, start: Tensor, parameters: ParameterSpace) -> FitResult:
+    """The answer where no parameter is left to maximise over, which MINUIT refuses."""
+    value = cost.value(start.numpy())
+    none = torch.full((1,), torch.nan, dtype=torch.float64)
+    reason = "ln L is not finite" if value >= _HUGE else ""
+    return FitResult(parameters.names, start, none, none[:, None], -value, not reason, cost.calls, reason)
 
 
 def _result(minuit: Minuit, cost: _Cost, parameters: ParameterSpace) -> FitResult:

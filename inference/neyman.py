@@ -185,7 +185,7 @@ def accepted(thresholds: Thresholds, t: Tensor, column: int) -> tuple[Interval, 
     for k in range(1, len(values)):
         if inside[k] == inside[k - 1]:
             continue
-        bound = _crossing(values[k - 1 : k + 1], height[k - 1 : k + 1], error[k - 1 : k + 1])
+        bound = crossing(values[k - 1 : k + 1], height[k - 1 : k + 1], error[k - 1 : k + 1])
         if low is not None:
             intervals.append(Interval(level, low, bound))
         low = bound if inside[k] else None
@@ -194,7 +194,7 @@ def accepted(thresholds: Thresholds, t: Tensor, column: int) -> tuple[Interval, 
     return tuple(intervals)
 
 
-def _crossing(values: Tensor, height: Tensor, error: Tensor) -> Bound:
+def crossing(values: Tensor, height: Tensor, error: Tensor) -> Bound:
     """Where a line through two points (2,) crosses zero, and the error there due to those of the heights."""
     step, drop = values[1] - values[0], height[0] - height[1]
     value = values[0] + step * height[0] / drop

@@ -72,6 +72,7 @@ class PseudoFits:
         sigma: standard errors from the Hessian (E, p); NaN where it is not positive definite.
         t_true: 2 [ln L(best) - max ln L(parameter of interest = truth, or the value tested)], nuisances profiled (E, n_interest).
         conditional: these constrained maxima (E, n_interest, p).
+        converged: free and constrained fits did (E,).
         valid: converged, with finite sigma (E,).
         exact: fitted by the exact likelihood rather than on the surface (E,).
         pool_theta: fit of the whole pool weighted to n events, auxiliary measurements at the truth (p,).
@@ -89,6 +90,7 @@ class PseudoFits:
     sigma: Tensor
     t_true: Tensor
     conditional: Tensor
+    converged: Tensor
     valid: Tensor
     exact: Tensor
     pool_theta: Tensor
@@ -269,6 +271,7 @@ class _Run:
             sigma=fits.sigma,
             t_true=fits.t_true,
             conditional=fits.conditional,
+            converged=fits.converged,
             valid=fits.valid,
             exact=exact,
             pool_theta=pool_theta,
@@ -284,7 +287,7 @@ class _Run:
         )
 
 
-_COLUMNS = ("theta", "covariance", "value", "t_true", "conditional", "valid")
+_COLUMNS = ("theta", "covariance", "value", "t_true", "conditional", "converged", "valid")
 
 
 def first(fits: ProfileFits, count: int) -> ProfileFits:
