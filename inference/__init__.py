@@ -4,6 +4,7 @@ from touchneedle.inference.asimov import Asimov, asimov_from_model, asimov_from_
 from touchneedle.inference.bundle import Bundle, load_bundle, save_bundle
 from touchneedle.inference.calibrated import Thresholds, calibrated_thresholds
 from touchneedle.inference.fit import FitResult, ProfileScan, fit, profile_scan
+from touchneedle.inference.goodness_of_fit import GoodnessOfFit, goodness_of_fit
 from touchneedle.inference.likelihood import Likelihood
 from touchneedle.inference.limits import UpperLimit, upper_limit
 from touchneedle.inference.neyman import NeymanResult, neyman
@@ -17,6 +18,7 @@ __all__ = [
     "Bundle",
     "FitOptions",
     "FitResult",
+    "GoodnessOfFit",
     "Likelihood",
     "NeymanResult",
     "ProfileScan",
@@ -33,6 +35,7 @@ __all__ = [
     "fit",
     "fit_pseudo_experiments",
     "fit_rate_model",
+    "goodness_of_fit",
     "load_bundle",
     "neyman",
     "profile_scan",

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 # Fits of data by MINUIT are that exact; where t is discrete, it must not decide.
 T_ERROR = 1e-3
-LEVELS = (math.erf(math.sqrt(0.5)), 0.95)
+LEVELS = (0.6827, 0.95)
 
 
 @dataclass(frozen=True)

@@ -51,7 +51,7 @@ class Bound:
 
 
 @dataclass(frozen=True)
-class Interval:
+class NeymanInterval:
     """Accepted values of one confidence level; where acceptance is disjoint there are several."""
 
     level: float
@@ -87,7 +87,7 @@ class NeymanResult(Result):
     thresholds: Thresholds
     p_value: Tensor
     p_error: Tensor
-    intervals: tuple[Interval, ...]
+    intervals: tuple[NeymanInterval, ...]
     scan_valid: Tensor
 
     @property
@@ -95,7 +95,7 @@ class NeymanResult(Result):
         """Scanned values (m,)."""
         return self.thresholds.values
 
-    def at_level(self, level: float) -> tuple[Interval, ...]:
+    def at_level(self, level: float) -> tuple[NeymanInterval, ...]:
         """The intervals of one level."""
         return tuple(interval for interval in self.intervals if math.isclose(interval.level, level, rel_tol=1e-6))
 
@@ -170,7 +170,7 @@ def neyman(
     )
 
 
-def accepted(thresholds: Thresholds, t: Tensor, column: int) -> tuple[Interval, ...]:
+def accepted(thresholds: Thresholds, t: Tensor, column: int) -> tuple[NeymanInterval, ...]:
     """Intervals in which t (m,) is below one of the thresholds, by linear interpolation of both roots.
 
     sqrt(t) is linear in the parameter for a parabola, so that a coarse scan is enough.
@@ -187,10 +187,10 @@ def accepted(thresholds: Thresholds, t: Tensor, column: int) -> tuple[Interval, 
             continue
         bound = crossing(values[k - 1 : k + 1], height[k - 1 : k + 1], error[k - 1 : k + 1])
         if low is not None:
-            intervals.append(Interval(level, low, bound))
+            intervals.append(NeymanInterval(level, low, bound))
         low = bound if inside[k] else None
     if low is not None:
-        intervals.append(Interval(level, low, Bound(float(values[-1]), 0.0, False)))
+        intervals.append(NeymanInterval(level, low, Bound(float(values[-1]), 0.0, False)))
     return tuple(intervals)
 
 
