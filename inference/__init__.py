@@ -3,6 +3,7 @@
 from touchneedle.inference.asimov import Asimov, asimov_from_model, asimov_from_simulator
 from touchneedle.inference.bundle import Bundle, load_bundle, save_bundle
 from touchneedle.inference.calibrated import Thresholds, calibrated_thresholds
+from touchneedle.inference.coverage import Coverage, coverage
 from touchneedle.inference.fit import FitResult, ProfileScan, fit, profile_scan
 from touchneedle.inference.goodness_of_fit import GoodnessOfFit, goodness_of_fit
 from touchneedle.inference.likelihood import Likelihood
@@ -16,6 +17,7 @@ from touchneedle.inference.simulated import Simulation
 __all__ = [
     "Asimov",
     "Bundle",
+    "Coverage",
     "FitOptions",
     "FitResult",
     "GoodnessOfFit",
@@ -31,6 +33,7 @@ __all__ = [
     "asimov_from_model",
     "asimov_from_simulator",
     "calibrated_thresholds",
+    "coverage",
     "draw_pseudo_experiments",
     "fit",
     "fit_pseudo_experiments",

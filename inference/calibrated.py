@@ -169,3 +169,8 @@ def share_with_error(count: Tensor, total: Tensor) -> tuple[Tensor, Tensor]:
 def pool_shift(level: float, shift: float) -> float:
     """By how much the quantile of t moves if all estimates are off by ``shift`` sigma (non-central chi2)."""
     return float(ncx2.ppf(level, 1, shift**2) - chi2.ppf(level, 1))
+
+
+def pool_share_shift(level: float, shift: float) -> float:
+    """By how much the share of t below its quantile falls if all estimates are off by ``shift`` sigma."""
+    return level - float(ncx2.cdf(chi2.ppf(level, 1), 1, shift**2))

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from touchneedle.conf.errors import InputError
-from touchneedle.estimators.base import Estimator
+from touchneedle.estimators.base import Estimator, in_float32
 from touchneedle.inference.likelihood import ratio_and_score
 from touchneedle.toys.base import Events
 
@@ -96,7 +96,8 @@ def effective_size(weight: Tensor) -> float:
 
 
 def _scores(estimator: Estimator, events: Events, theta: Tensor) -> Tensor:
-    return ratio_and_score(estimator, events.x, theta)[1]
+    # A mean over events has no use for more digits.
+    return ratio_and_score(in_float32(estimator), events.x, theta)[1]
 
 
 def _tilted(pool: Events, score: Tensor, target: Tensor) -> Events | None:

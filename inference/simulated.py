@@ -26,10 +26,12 @@ Progress = Callable[[int, int], None]
 POOL_PER_EVENT = 20
 SMALLEST_POOL = 10_000
 # The larger sample, of which the pool has the mean score.
-LARGER = 20
+LARGER = 10
 _SEEDS = 2**31
 # A boundary cuts the ball of the surface in half; the check against exact fits decides whether it holds.
 _SHARE_AT_A_BOUNDARY = 0.3
+# At every point of a scan, so that fewer do.
+_CHECKED = 6
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,7 @@ class Simulation:
     n_events: float | None = None
     n_pool: int | None = None
     starts: Tensor | None = None
-    options: FitOptions = field(default_factory=lambda: FitOptions(min_share_in_bounds=_SHARE_AT_A_BOUNDARY))
+    options: FitOptions = field(default_factory=lambda: FitOptions(min_share_in_bounds=_SHARE_AT_A_BOUNDARY, n_check=_CHECKED))
     seed: int = 0
 
     def generator(self, stream: int) -> torch.Generator:
