@@ -52,8 +52,8 @@ def test_near_a_bound_only_neyman_covers(capsys):
     with capsys.disabled():
         print(f"\n{found}")
     assert pulls(found, NEYMAN).abs().max() < 4
-    # A quarter of a sigma from the bound, half of the estimates sit on it.
-    assert (pulls(found, ASYMPTOTIC)[:3, 0] > 4).all()
+    # Estimates pile up on the bound: the asymptotic intervals are too long there.
+    assert pulls(found, ASYMPTOTIC)[:3, 0].sum() / 3**0.5 > 4
     assert pulls(found, PLUG_IN).abs().max() < 5
 
 
