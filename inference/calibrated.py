@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 # Fits of data by MINUIT are that exact; where t is discrete, it must not decide.
 T_ERROR = 1e-3
+# Above it a surface is mentioned, in sigma.
+_NOTICED = 0.1
 LEVELS = (0.6827, 0.95)
 
 
@@ -45,6 +47,7 @@ class Thresholds(Result):
         t: of every pseudo-experiment (m, e), NaN where its fit failed.
         failed: fits that failed at each point (m,), which no quantile counts.
         method: how most fits were done at each point (m): ``surface`` or ``batched``.
+        check_rms: between maxima on the surface and exact ones, in sigma (m,); NaN where no surface was tried.
     """
 
     parameter: str
@@ -56,6 +59,7 @@ class Thresholds(Result):
     t: Tensor
     failed: Tensor
     method: tuple[str, ...]
+    check_rms: Tensor
 
     @property
     def asymptotic(self) -> Tensor:
@@ -77,8 +81,13 @@ class Thresholds(Result):
         """One line a point."""
         lines = [f"thresholds of t for {self.parameter}, {self.t.shape[-1]} pseudo-experiments a point"]
         lines += [self._line(row) for row in range(len(self.points))]
-        failed = int(self.failed.sum())
-        return "\n".join([*lines, f"{failed} of {self.t.numel()} fits failed and are in no quantile"] if failed else lines)
+        return "\n".join([*lines, *self.doubts()])
+
+    def doubts(self) -> list[str]:
+        """Lines on fits that failed, and on a surface that is not quite the likelihood; none if all is well."""
+        failed, rms = int(self.failed.sum()), float(self.check_rms.nan_to_num().amax())
+        lines = [f"{failed} of {self.t.numel()} fits of pseudo-experiments failed and are in no quantile"] if failed else []
+        return [*lines, f"fits on the surface are up to {rms:.2g} sigma (rms) off exact ones"] if rms > _NOTICED else lines
 
     def draw(self) -> Figure:
         """Thresholds with errors against the parameter, and the asymptotic ones as lines."""
@@ -112,13 +121,14 @@ def calibrated_thresholds(
     Raises `InputError` for an unknown parameter, a nuisance, or a point at which no fit converged.
     """
     column = interest_column(likelihood.parameters, parameter)
-    t, errors, failed, methods = [], [], [], []
+    t, errors, failed, methods, checks = [], [], [], [], []
     for number, point in enumerate(points.double()):
         done = simulation.fit(likelihood, point, stream=number)
         t.append(torch.where(done.fits.converged, done.fits.t_true[:, column], torch.nan))
         errors.append(done.pool_error)
         failed.append(done.failed)
         methods.append(done.fits.method)
+        checks.append(done.fits.check_rms)
         if progress is not None:
             progress(number + 1, len(points))
     every = torch.stack(t)
@@ -135,6 +145,7 @@ def calibrated_thresholds(
         t=every,
         failed=torch.tensor(failed),
         method=tuple(methods),
+        check_rms=torch.tensor(checks, dtype=torch.float64),
     )
 
 

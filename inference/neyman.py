@@ -103,12 +103,10 @@ class NeymanResult(Result):
         """Best fit, intervals with Monte Carlo errors, and failures."""
         lines = [f"{self.parameter} = {self.best:.4g} {self.unit}".rstrip() + ", Neyman intervals (Feldman-Cousins ordering)"]
         lines += [f"  {interval}" for interval in self.intervals]
-        failed, invalid = int(self.thresholds.failed.sum()), int((~self.scan_valid).sum())
-        if failed:
-            lines.append(f"{failed} of {self.thresholds.t.numel()} fits of pseudo-experiments failed and are in no quantile")
+        invalid = int((~self.scan_valid).sum())
         if invalid:
             lines.append(f"{invalid} of {len(self.scan_valid)} constrained fits of the data did not converge")
-        return "\n".join(lines)
+        return "\n".join([*lines, *self.thresholds.doubts()])
 
     def draw(self) -> Figure:
         """t of the data and its thresholds against the parameter."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -31,7 +31,12 @@ _SEEDS = 2**31
 # A boundary cuts the ball of the surface in half; the check against exact fits decides whether it holds.
 _SHARE_AT_A_BOUNDARY = 0.3
 # At every point of a scan, so that fewer do.
-_CHECKED = 6
+_CHECKED = 8
+# In sigma. A flow's ln L has ripples that a surface smooths; quantiles of t stand that (a spline flow of 20,000 events: t
+# scatters by 0.23 and is 0.00 +- 0.04 off, where a third of the exact fits do not converge).
+_RIPPLES = 0.25
+
+DEFAULTS = FitOptions(min_share_in_bounds=_SHARE_AT_A_BOUNDARY, n_check=_CHECKED, max_check_rms=_RIPPLES)
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,7 @@ class Simulation:
     n_events: float | None = None
     n_pool: int | None = None
     starts: Tensor | None = None
-    options: FitOptions = field(default_factory=lambda: FitOptions(min_share_in_bounds=_SHARE_AT_A_BOUNDARY, n_check=_CHECKED))
+    options: FitOptions = DEFAULTS
     seed: int = 0
 
     def generator(self, stream: int) -> torch.Generator:
@@ -110,7 +115,7 @@ def fit_simulated(
     options: FitOptions | None = None,
 ) -> PseudoFits:
     """Fit all pseudo-experiments by a likelihood; see `fit_pseudo_experiments`, whose exact fits are not limited here."""
-    options = replace(options or FitOptions(), max_exact=len(experiments))
+    options = replace(options or DEFAULTS, max_exact=len(experiments))
     if starts is not None:
         options = replace(options, method="batched")
     return fit_pseudo_experiments(

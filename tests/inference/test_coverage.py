@@ -37,8 +37,10 @@ def test_all_methods_cover_where_wilks_holds():
 def test_plug_in_thresholds_are_interpolated_in_the_nuisances():
     points = torch.tensor([[1.0, -1.0], [1.0, 0.0], [1.0, 1.0], [2.0, 0.0]], dtype=torch.float64)
     threshold = torch.tensor([[1.0], [2.0], [3.0], [9.0]], dtype=torch.float64)
-    none = torch.zeros(4, dtype=torch.int64)
-    thresholds = Thresholds("mu", ("mu", "nu"), points, (0.68,), threshold, 0 * threshold, torch.zeros(4, 1), none, ("surface",) * 4)
+    none, nothing = torch.zeros(4, dtype=torch.int64), torch.zeros(4, 1, dtype=torch.float64)
+    thresholds = Thresholds(
+        "mu", ("mu", "nu"), points, (0.68,), threshold, error=nothing, t=nothing, failed=none, method=("surface",) * 4, check_rms=nothing
+    )  # fmt: skip
     conditional = torch.tensor([[1.0, 0.5], [1.0, 7.0]], dtype=torch.float64)
     assert torch.allclose(plug_in_threshold(thresholds, 1, conditional), torch.tensor([[2.5], [3.0]]).double())
     assert torch.allclose(plug_in_threshold(thresholds, 3, conditional), torch.tensor([[9.0], [9.0]]).double())
