@@ -3,26 +3,38 @@
 from touchneedle.inference.asimov import Asimov, asimov_from_model, asimov_from_simulator
 from touchneedle.inference.bundle import Bundle, load_bundle, save_bundle
 from touchneedle.inference.calibrated import Thresholds, calibrated_thresholds
+from touchneedle.inference.closure import Closure, closure
 from touchneedle.inference.coverage import Coverage, coverage
-from touchneedle.inference.fit import FitResult, ProfileScan, fit, profile_scan
+from touchneedle.inference.figures import draw_corner
+from touchneedle.inference.fit import FitResult, fit
 from touchneedle.inference.goodness_of_fit import GoodnessOfFit, goodness_of_fit
+from touchneedle.inference.impacts import Impact, Impacts, impacts
+from touchneedle.inference.interval import Interval
+from touchneedle.inference.intervals import ProfileIntervals, profile_intervals
 from touchneedle.inference.likelihood import Likelihood
 from touchneedle.inference.limits import UpperLimit, upper_limit
 from touchneedle.inference.neyman import NeymanResult, neyman
 from touchneedle.inference.pseudo_experiments import PseudoExperiments, draw_pseudo_experiments
 from touchneedle.inference.pseudo_fits import FitOptions, PseudoFits, fit_pseudo_experiments
 from touchneedle.inference.rates import RateModel, fit_rate_model
+from touchneedle.inference.scan import ProfileGrid, ProfileScan, profile_grid, profile_scan
 from touchneedle.inference.simulated import Simulation
 
 __all__ = [
     "Asimov",
     "Bundle",
+    "Closure",
     "Coverage",
     "FitOptions",
     "FitResult",
     "GoodnessOfFit",
+    "Impact",
+    "Impacts",
+    "Interval",
     "Likelihood",
     "NeymanResult",
+    "ProfileGrid",
+    "ProfileIntervals",
     "ProfileScan",
     "PseudoExperiments",
     "PseudoFits",
@@ -33,14 +45,19 @@ __all__ = [
     "asimov_from_model",
     "asimov_from_simulator",
     "calibrated_thresholds",
+    "closure",
     "coverage",
+    "draw_corner",
     "draw_pseudo_experiments",
     "fit",
     "fit_pseudo_experiments",
     "fit_rate_model",
     "goodness_of_fit",
+    "impacts",
     "load_bundle",
     "neyman",
+    "profile_grid",
+    "profile_intervals",
     "profile_scan",
     "save_bundle",
     "upper_limit",

@@ -26,8 +26,8 @@ from touchneedle.toys.base import Events
 class Asimov:
     """Weighted events that stand for the data expected at theta. Weights are not 1: they are no data set of an experiment.
 
-    Delta ln L intervals of a fit are those of the median experiment; statistics that need unit weights (pseudo-experiment
-    p-values, goodness of fit) do not apply.
+    ``fit`` and scans take them with ``asimov=True``, which allows Delta ln L intervals: those of the median experiment. Statistics
+    that need unit weights (p-values of pseudo-experiments, goodness of fit) do not apply.
 
     Attributes:
         events: their weights sum to the expected number.

@@ -1,10 +1,10 @@
-"""Figures of results; matplotlib is imported here, when the first is drawn."""
+"""Axes for the figures of pseudo-experiments; matplotlib is imported when the first is drawn."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from touchneedle.conf.errors import InputError
+from touchneedle.inference.figure_style import new_figure, styled
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -13,12 +13,9 @@ if TYPE_CHECKING:
 
 def blank(x: str, y: str) -> tuple[Figure, Axes]:
     """A figure with one pair of labelled axes; raises `InputError` where matplotlib is missing."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise InputError("figures: expected matplotlib; it is not installed; install touchneedle[bench]") from error
-    figure = Figure(figsize=(5.5, 4.0), layout="constrained")
-    axes = figure.subplots()
+    with styled():
+        figure = new_figure(5.5, 4.0)
+        axes = figure.subplots()
     axes.set_xlabel(x)
     axes.set_ylabel(y)
     return figure, axes

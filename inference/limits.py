@@ -20,10 +20,11 @@ from touchneedle.conf.errors import InputError
 from touchneedle.inference.asimov import asimov_from_simulator
 from touchneedle.inference.calibrated import T_ERROR, interest_column, share_with_error
 from touchneedle.inference.drawing import blank
-from touchneedle.inference.fit import FitResult, fit, profile_scan
+from touchneedle.inference.fit import FitResult, fit
 from touchneedle.inference.likelihood import Likelihood
 from touchneedle.inference.neyman import Bound, check_unit_weights, crossing
 from touchneedle.inference.result import Result
+from touchneedle.inference.scan import profile_scan
 from touchneedle.inference.simulated import Progress, SimulatedFits, Simulation
 from touchneedle.toys.base import Events
 
@@ -191,9 +192,9 @@ class _Test:
         """CLs (m,) by the asymptotic formulas, from the background's Asimov data, and its error due to their finite sample."""
         pool = self.simulation.pool(self.likelihood, self.background, stream=1)
         asimov = asimov_from_simulator(self.likelihood, pool.events, self.background, self.simulation.n_events)
-        best = fit(self.likelihood, asimov.events, self.background, asimov.auxiliary)
+        best = fit(self.likelihood, asimov.events, self.background, asimov.auxiliary, asimov=True)
         column = self.likelihood.parameters.index(self.parameter)
-        scan = profile_scan(self.likelihood, asimov.events, self.parameter, points[:, column], asimov.auxiliary, best)
+        scan = profile_scan(self.likelihood, asimov.events, self.parameter, points[:, column], asimov.auxiliary, best, asimov=True)
         root, shift = scan.t.sqrt(), pool.error(asimov.expected_events)
         up, down = asymptotic_cls(q, (root + shift) ** 2), asymptotic_cls(q, (root - shift).clamp_min(0) ** 2)
         return asymptotic_cls(q, scan.t), 0.5 * (up - down).abs()

@@ -19,9 +19,10 @@ from torch import Tensor
 from touchneedle.conf.errors import InputError
 from touchneedle.inference.calibrated import LEVELS, Thresholds, calibrated_thresholds, interest_column
 from touchneedle.inference.drawing import blank
-from touchneedle.inference.fit import FitResult, fit, profile_scan
+from touchneedle.inference.fit import FitResult, fit
 from touchneedle.inference.likelihood import Likelihood
 from touchneedle.inference.result import Result
+from touchneedle.inference.scan import profile_scan
 from touchneedle.inference.simulated import Progress, Simulation
 from touchneedle.inference.terms import fit_limits
 from touchneedle.toys.base import Events

@@ -34,7 +34,7 @@ def test_a_fit_of_either_kind_returns_theta(generator, theta):
     for kind, asimov in kinds.items():
         assert asimov.kind == kind
         assert asimov.expected_events == pytest.approx(float(toy.expected_events(theta[None])))
-        result = fit(likelihood, asimov.events, auxiliary=asimov.auxiliary)
+        result = fit(likelihood, asimov.events, auxiliary=asimov.auxiliary, asimov=True)
         assert result.valid
         pulls = (result.theta - theta) / (result.sigma * asimov.sample_error)
         assert pulls.abs().max() < 4
@@ -52,7 +52,7 @@ def test_a_wrong_model_is_seen_by_the_simulator_alone(problems, generator):
         0.3: asimov_from_model(likelihood, reference, theta, 500),
     }
     for expected, asimov in kinds.items():
-        result = fit(likelihood, asimov.events, auxiliary=asimov.auxiliary)
+        result = fit(likelihood, asimov.events, auxiliary=asimov.auxiliary, asimov=True)
         assert abs(result.theta[0] - expected) < 4 * asimov.sample_error * result.sigma[0]
         assert 4 * asimov.sample_error * result.sigma[0] < 0.08
 

@@ -43,7 +43,7 @@ class BundledLine(Estimator):
 def trained(problems, generator):
     toy = problems.LinearGaussian()
     estimator = build_estimator("bundled_line", toy.spec, hidden=5)
-    estimator.prepare(toy.sample(torch.zeros(50, 2, dtype=torch.float64), generator=generator))
+    estimator.prepare(toy.sample(3 * torch.randn(50, 2, generator=generator, dtype=torch.float64), generator=generator))
     return estimator
 
 
