@@ -24,7 +24,9 @@ _OVER_KINKS = 10.0
 _MOST_STEPS = 6
 _AT_BOUND = 1e-3
 _ARRIVED = 1e-16
-_MOVED = 1e-5
+# Ways from where the Hessian was found, in sigma, after which it is found again: an exact one is worth having at the spot.
+_MOVED = {"exact": 1e-5, "differences": 2e-2}
+_SAME_SCALE = 1.0
 
 
 @dataclass(frozen=True)
@@ -79,23 +81,29 @@ def hessian(objective: Objective, theta: Tensor, sigma: Tensor, region: Region) 
     if (exact := getattr(objective, "curvature", None)) is not None:
         try:
             matrix = exact(theta[None], ROW)[0]
-            if _confirmed(objective, theta, matrix, region):
+            if _confirmed(objective, theta, matrix, sigma, region):
                 return matrix, "exact"
             wide = _OVER_KINKS
         except RuntimeError:
             # A method without second derivatives, for instance a custom backward pass.
             pass
-    rough = difference_curvature(objective, theta[None], ROW, sigma, region)[0]
-    better = sigma_of(covariance_of(rough))
-    scale = wide * torch.where(better.isfinite(), better, sigma)
-    return difference_curvature(objective, theta[None], ROW, scale, region)[0], "differences"
+    return _differences(objective, theta, sigma, wide, region), "differences"
 
 
-def _confirmed(objective: Objective, theta: Tensor, matrix: Tensor, region: Region) -> bool:
+def _differences(objective: Objective, theta: Tensor, sigma: Tensor, wide: float, region: Region) -> Tensor:
+    """Minus the Hessian from steps of ``wide`` times 0.05 sigma; once more if the errors turn out to be others."""
+    matrix = difference_curvature(objective, theta[None], ROW, wide * sigma, region)[0]
+    found = sigma_of(covariance_of(matrix))
+    found = torch.where(found.isfinite(), found, sigma)
+    if bool(((found / sigma).log().abs() < _SAME_SCALE).all()):
+        return matrix
+    return difference_curvature(objective, theta[None], ROW, wide * found, region)[0]
+
+
+def _confirmed(objective: Objective, theta: Tensor, matrix: Tensor, sigma: Tensor, region: Region) -> bool:
     """Whether differences of the gradient along one direction, 0.05 sigma long, are those of the matrix within 5 %."""
     covariance = covariance_of(matrix)
-    if not bool(covariance.isfinite().all()):
-        return False
+    covariance = covariance if bool(covariance.isfinite().all()) else torch.diag(sigma**2)
     signs = torch.where(torch.arange(len(theta)) % 2 == 0, 1.0, -1.0).double()
     move = torch.linalg.cholesky(covariance) @ signs * (_CHECK_STEP / len(theta) ** 0.5)
     up, down = region.clamp(theta + move), region.clamp(theta - move)
@@ -125,7 +133,7 @@ class _Climb:
     @property
     def far_from_start(self) -> bool:
         """Whether the Hessian is that of another place."""
-        return bool(((self.theta - self.bent_at).abs() > _MOVED * self.sigma).any())
+        return bool(((self.theta - self.bent_at).abs() > _MOVED[self.method] * self.sigma).any())
 
     @property
     def blocked(self) -> Tensor:
@@ -136,6 +144,8 @@ class _Climb:
 
     def lean(self) -> None:
         """Put what is held by a limit on it (a search inside limits never quite arrives), so that the others follow."""
+        if not bool(self.blocked.any()):
+            return
         trial = torch.where(self.blocked, _nearest(self.theta, self.region), self.theta)
         value, gradient = self._evaluate(trial)
         if value >= self.value:
@@ -143,14 +153,14 @@ class _Climb:
 
     def advance(self) -> bool:
         """One step; False where it does not lead closer."""
-        step, edm = self._step(self.theta, self.gradient, self.blocked)
+        step, edm = self._step(self.gradient, self.blocked)
         if not edm > _ARRIVED:
             return False
         trial = self.region.clamp(self.theta + step)
         value, gradient = self._evaluate(trial)
         before = self.theta, self.value, self.gradient
         self.theta, self.value, self.gradient = trial, value, gradient
-        if not value >= before[1] - 1e-9 * (1 + abs(before[1])) or not self._step(trial, gradient, self.blocked)[1] < edm:
+        if not value >= before[1] - 1e-9 * (1 + abs(before[1])) or not self._step(gradient, self.blocked)[1] < edm:
             self.theta, self.value, self.gradient = before
             return False
         return True
@@ -161,10 +171,10 @@ class _Climb:
         covariance = covariance_of(self.matrix)
         if not bool(covariance.isfinite().all()) and bool(blocked.any()):
             covariance = _free_covariance(self.matrix, ~blocked)
-        _, edm = self._step(self.theta, self.gradient, blocked)
+        _, edm = self._step(self.gradient, blocked)
         return Peak(self.theta, self.value, self.matrix, covariance, self.method, edm, blocked, self.calls)
 
-    def _step(self, theta: Tensor, gradient: Tensor, blocked: Tensor) -> tuple[Tensor, float]:
+    def _step(self, gradient: Tensor, blocked: Tensor) -> tuple[Tensor, float]:
         """Newton's step (p,) of what is not blocked, and the rise of ln L that it promises (NaN where there is none)."""
         covariance = _free_covariance(self.matrix, ~blocked).nan_to_num() if bool(blocked.any()) else covariance_of(self.matrix)
         step = covariance @ gradient

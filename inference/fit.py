@@ -168,8 +168,6 @@ def _reason(found: Found, peak: Peak) -> str:
     """Why a fit is not valid; Newton may have arrived where MIGRAD gave up."""
     if found.reason == NOT_FINITE:
         return found.reason
-    if bool(peak.blocked.all()) and not bool(peak.covariance.isfinite().any()):
-        return "every parameter is at a bound, where ln L does not bend"
     if not peak.curved:
         return found.reason or "Hessian not positive definite"
     return "" if peak.edm < _EDM else found.reason or f"no convergence (estimated distance to the maximum {peak.edm:.2g})"

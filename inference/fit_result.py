@@ -47,7 +47,7 @@ class FitResult(Result):
             sandwich that corrects it (`touchneedle.inference.weighted`); NaN where there is none.
         inverse_hessian: (p, p), the naive covariance of weighted events, the same otherwise.
         value: ln L at the best fit, up to a constant.
-        valid: converged, with a positive definite Hessian.
+        valid: converged, with a positive definite Hessian of the parameters that no bound holds.
         calls: evaluations of ln L.
         reason: why it is not valid; empty otherwise.
         normalisation: the local normalisation that was used, if any.
@@ -192,7 +192,7 @@ class FitResult(Result):
         if self.weighted:
             lines.append("weighted events: errors are corrected (sandwich); the naive ones ignore the spread of the weights")
         if self.at_bound:
-            lines.append(f"at a bound of the fit, errors are not symmetric: {', '.join(self.at_bound)}")
+            lines.append(f"held by a bound of the fit, errors are not symmetric: {', '.join(self.at_bound)}")
         if self.beyond_prior:
             lines.append(f"more than 3 sigma of the training prior away, where nothing was learned: {', '.join(self.beyond_prior)}")
         lines += [f"another minimum, {other.distance:.3g} higher in -2 ln L, at {_point(self.names, other)}" for other in self.minima[1:]]

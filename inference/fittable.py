@@ -102,12 +102,13 @@ def check_positive(likelihood: Fittable, theta: Tensor, events: EventSource) -> 
 def check_events(likelihood: Fittable, events: EventSource) -> bool:
     """Whether the events are weighted (not all weights are 1); raises `InputError` for data that cannot be fitted.
 
-    That is: no events, a value or weight that is not a number, or no positive weight.
+    That is: a value or weight that is not a number, no positive weight, or no events, unless there are rates: nothing where
+    some is expected is a measurement.
     """
-    if len(events) == 0:
-        raise InputError("events: expected at least one; got none; look at the selection")
+    if len(events) == 0 and getattr(likelihood, "rates", None) is None:
+        raise InputError("events: expected at least one for a fit without rates; got none; look at the selection")
     features = _features(likelihood)
-    weighted, positive = False, False
+    weighted, positive = False, len(events) == 0
     for batch in events.batches(_BATCH):
         _check_values(batch.x, features)
         if not bool(batch.weight.isfinite().all()):

@@ -11,9 +11,10 @@ from scipy import stats
 
 from touchneedle.conf.errors import InputError
 from touchneedle.estimators.base import build_estimator
-from touchneedle.inference import Likelihood, fit
+from touchneedle.inference import Likelihood, fit, profile_intervals
 from touchneedle.inference.curvature import hessian
 from touchneedle.inference.fittable import ROW, region
+from touchneedle.inference.terms import fit_limits
 from touchneedle.toys.base import Events, build_toy
 
 
@@ -161,7 +162,7 @@ def test_a_parameter_at_its_bound_is_named():
     assert result.at_bound == ("fraction",)
     assert result.valid
     assert float(result.theta[0]) == 0.0
-    assert "fraction" in result.summary().split("at a bound of the fit")[1]
+    assert "fraction" in result.summary().split("held by a bound of the fit")[1]
     value, gradient = likelihood.value_and_gradient(result.theta, outside)
     assert gradient[0] < 0
     assert gradient[1:].abs().max() < 1e-6
@@ -213,6 +214,21 @@ def test_data_that_cannot_be_fitted(change, words):
     _, likelihood, events = problem("linear_gaussian", LINEAR, 50)
     with pytest.raises(InputError, match=words):
         fit(likelihood, change(events))
+
+
+def test_no_events_where_some_are_expected_are_a_measurement(problems):
+    """ln L = -(300 mu + 700): the strength goes to the end of its prior, where the slope holds it; an upper limit is 1/600 away."""
+    toy = problems.SignalStrength()
+    none = toy.sample(column(1.0).expand(0, 1), generator=torch.Generator().manual_seed(1))
+    likelihood = Likelihood(problems.Truth(toy), toy.rates)
+    result = fit(likelihood, none)
+    lowest = float(fit_limits(likelihood.estimator)[0, 0])
+    assert (result.valid, result.at_bound, float(result.theta[0])) == (True, ("mu",), lowest)
+    assert result.value == pytest.approx(-300 * lowest - 700, rel=1e-9)
+    assert result.sigma.isnan().all()
+    # Where no error is known, an end is found all the same: 2 x 300 (mu - lowest) = 1.
+    interval = profile_intervals(likelihood, none, result, level=float(stats.chi2.cdf(1, 1))).intervals[0]
+    assert interval.high == pytest.approx(lowest + 1 / 600, rel=1e-6)
 
 
 def test_a_density_that_is_not_positive_is_refused():
