@@ -83,6 +83,7 @@ class Estimator(nn.Module, ABC):
         needs_truth: controls only; the toy is passed as third argument.
         normalised: E_{p(x|theta_0)}[exp log_ratio] = 1 by construction, at every theta.
         additive: the set-level ``log_likelihood_ratio`` is the sum over events.
+        linear: log_ratio is t(x) . [c(theta) - c(theta_0)], see `linear_terms`: a fit needs one pass over the events.
     """
 
     Config: ClassVar[type]
@@ -92,6 +93,7 @@ class Estimator(nn.Module, ABC):
     needs_truth: ClassVar[bool] = False
     normalised: ClassVar[bool] = False
     additive: ClassVar[bool] = True
+    linear: bool = False
 
     nominal: Tensor
     trained_range: Tensor
@@ -131,6 +133,12 @@ class Estimator(nn.Module, ABC):
     def _relative_log_prob(self, x: Tensor, theta: Tensor) -> Tensor:
         """Override where log_ratio is a difference of two terms: the one at theta is enough."""
         return self._log_ratio(x, theta)
+
+    def _linear_terms(self, x: Tensor) -> Tensor:
+        raise self._lacks("linear terms")
+
+    def _linear_coefficients(self, theta: Tensor) -> Tensor:
+        raise self._lacks("linear terms")
 
     def _log_ratio_grid(self, x: Tensor, theta: Tensor) -> Tensor:
         """(n, m) from (n, d) and (m, p); override where work can be shared between thetas."""
@@ -191,11 +199,31 @@ class Estimator(nn.Module, ABC):
         """
         return torch.zeros(len(theta), dtype=torch.float64, device=theta.device)
 
+    # What is linear.
+
+    def linear_terms(self, x: Tensor) -> Tensor:
+        """t(x) of x (n, d), shape (n, k), without gradients; raises `InputError` unless the estimator is ``linear``."""
+        home, x = x.device, self._cast(check_matrix("x", x, self.spec.x_dim))
+        with torch.no_grad():
+            return torch.cat([self._linear_terms(part).double().to(home) for part in x.split(self.rows_per_chunk)])
+
+    def linear_coefficients(self, theta: Tensor) -> Tensor:
+        """c(theta) - c(theta_0) at theta (m, p), shape (m, k), differentiable; raises `InputError` unless it is ``linear``."""
+        both = torch.cat([self.nominal[None], self._cast(check_matrix("theta", theta, self.spec.theta_dim))])
+        values = self._linear_coefficients(both).double().to(theta.device)
+        return values[1:] - values[:1]
+
     # By capability.
 
     def ratio(self, x: Tensor, theta: Tensor) -> Tensor:
         """p(x|theta) / p(x|theta_0), shape (n,); signed methods override it and may return negative values."""
         return self.log_ratio(x, theta).exp()
+
+    def is_positive(self, x: Tensor, theta: Tensor) -> Tensor:
+        """Whether a density that may be signed is positive, shape (n,); true for all others."""
+        if "signed" not in self.capabilities:
+            return torch.ones(len(x), dtype=torch.bool, device=x.device)
+        return ~self.relative_log_prob(x, theta).isnan()
 
     def log_prob(self, x: Tensor, theta: Tensor) -> Tensor:
         """log p(x|theta), shape (n,)."""

@@ -32,6 +32,7 @@ class Ensemble(EvidenceRatio):
         super().__init__(members[0].spec, members[0].config)
         self.members = nn.ModuleList(members)
         self.normalise = getattr(members[0], "normalise", "none")
+        self.linear = all(member.linear for member in members)
 
     @property
     def reference_x(self) -> Tensor:  # type: ignore[override]
@@ -89,6 +90,12 @@ class Ensemble(EvidenceRatio):
     def _log_ratio_grid(self, x: Tensor, theta: Tensor) -> Tensor:
         return self._combined([member._log_ratio_grid(x, theta) for member in self.estimators])
 
+    def _linear_terms(self, x: Tensor) -> Tensor:
+        return torch.cat([member._linear_terms(x) for member in self.estimators], -1)
+
+    def _linear_coefficients(self, theta: Tensor) -> Tensor:
+        return torch.cat([member._linear_coefficients(theta) for member in self.estimators], -1) / len(self.members)
+
     def _log_evidence_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
         return self._combined([cast(EvidenceRatio, member)._log_evidence_ratio(x, theta) for member in self.members])
 
@@ -112,6 +119,7 @@ class AveragedEnsemble(Ensemble):
     def __init__(self, members: Sequence[Estimator]) -> None:
         super().__init__(members)
         self.normalise = "none"
+        self.linear = False
 
     def log_likelihood_ratio(self, events: Events, theta: Tensor) -> Tensor:
         """Log of the members' mean likelihood ratio of the set, at theta (m, p): shape (m,)."""

@@ -46,6 +46,7 @@ class EventEmbedding(RatioNetwork):
     """
 
     Config = EventEmbeddingConfig
+    linear = True
 
     def __init__(self, spec: ToySpec, config: EventEmbeddingConfig) -> None:
         super().__init__(spec, config)
@@ -65,6 +66,12 @@ class EventEmbedding(RatioNetwork):
 
     def _loss(self, events: Events, generator: torch.Generator) -> Tensor:
         return cross_entropy(self._pairs(events, generator))
+
+    def _linear_terms(self, x: Tensor) -> Tensor:
+        return self._summary(x)[:, :-1]
+
+    def _linear_coefficients(self, theta: Tensor) -> Tensor:
+        return self._embedding(theta)[:, :-1]
 
     def _log_evidence_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
         return (self._summary(x) * self._embedding(theta)).sum(-1)

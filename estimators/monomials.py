@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
+import math
 
 import torch
 from torch import Tensor
@@ -10,13 +12,24 @@ from torch import Tensor
 
 def monomials(z: Tensor, degree: int) -> Tensor:
     """All products of at most ``degree`` columns of z (n, q), the constant first: shape (n, terms)."""
-    terms = [torch.ones_like(z[:, 0]) if z.shape[1] else z.new_ones(len(z))]
+    terms = [torch.ones(len(z), 1, dtype=z.dtype, device=z.device)]
     for order in range(1, degree + 1):
-        for columns in itertools.combinations_with_replacement(range(z.shape[1]), order):
-            terms.append(torch.stack([z[:, column] for column in columns]).prod(0))
-    return torch.stack(terms, -1)
+        # One gather for each factor, not one operation for each product: with 50 columns there are thousands.
+        first, *others = _columns(z.shape[1], order).to(z.device)
+        product = z[:, first]
+        for column in others:
+            product = product * z[:, column]
+        terms.append(product)
+    return torch.cat(terms, -1)
 
 
 def count_monomials(columns: int, degree: int) -> int:
     """Number of terms of `monomials`."""
-    return monomials(torch.zeros(1, columns), degree).shape[1]
+    return math.comb(columns + degree, degree)
+
+
+@functools.cache
+def _columns(count: int, order: int) -> Tensor:
+    """Columns of every product of ``order`` of them, shape (order, products)."""
+    products = list(itertools.combinations_with_replacement(range(count), order))
+    return torch.tensor(products, dtype=torch.long).reshape(len(products), order).T.contiguous()

@@ -78,6 +78,8 @@ class EvidenceRatio(Estimator):
         return means[1:] - means[0]
 
     def _log_mean(self, theta: Tensor) -> Tensor:
+        if self.linear:
+            return self._log_mean_of_sums(theta)
         size = max(1, self.rows_per_chunk // len(theta))
         chunks = zip(self.reference_x.split(size), self.reference_weight.split(size), strict=True)
         # Gradients recompute each chunk instead of keeping all pairs in memory.
@@ -85,6 +87,14 @@ class EvidenceRatio(Estimator):
         largest, sums = (torch.stack(column) for column in zip(*parts, strict=True))
         top = largest.amax(0)
         return top + (sums * (largest - top).exp()).sum(0).log()
+
+    def _log_mean_of_sums(self, theta: Tensor) -> Tensor:
+        """The same where log r is linear in functions of x: the network sees the reference events once."""
+        with torch.no_grad():
+            at_nominal = self._in_chunks(self._log_evidence_ratio, self.reference_x, self.nominal)
+        log_r = at_nominal[:, None] + self.linear_terms(self.reference_x) @ self.linear_coefficients(theta).T
+        top = log_r.detach().amax(0)
+        return top + (self.reference_weight.double() @ (log_r - top).exp()).log()
 
     def _weighted_sum(self, x: Tensor, weight: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         """Largest log r (m,), and the sum of w r divided by that r (m,): weights may be negative."""

@@ -77,7 +77,7 @@ def profiled_sigma(toy: ExactToy | SignedToy) -> Tensor:
     nominal = space.nominal.expand(_FISHER_EVENTS, -1)
     events = toy.sample(nominal, generator=torch.Generator().manual_seed(_FISHER_EVENTS))
     score = Oracle(toy.spec, OracleConfig(), toy).score(events.x, nominal)
-    constraints = [0.0 if p.constraint is None else p.constraint.sigma**-2 for p in space.parameters]
+    constraints = [0.0 if p.constraint is None else p.constraint.standard_error(p.nominal) ** -2 for p in space.parameters]
     information = toy.fit_events * (score.T * events.weight) @ score / _FISHER_EVENTS + torch.diag(score.new_tensor(constraints))
     variance = torch.linalg.pinv(information, hermitian=True).diagonal()
     if not bool(torch.isfinite(variance).all()):

@@ -40,6 +40,7 @@ class WifiEnsemble(Ensemble):
 
     def __init__(self, members: Sequence[Estimator]) -> None:
         super().__init__(members)
+        self.linear = False
         self.register_buffer("weights", torch.full((len(members),), 1 / len(members)))
         self.register_buffer("weight_factor", torch.zeros(len(members), len(members)))
 

@@ -10,7 +10,7 @@ Two kinds, always told apart (Cowan, Cranmer, Gross and Vitells 2011, arXiv:1007
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import Tensor
@@ -40,6 +40,12 @@ class Asimov:
     theta: Tensor
     auxiliary: Tensor
     kind: Literal["simulator", "model"]
+
+    def likelihood(self, likelihood: Likelihood) -> Likelihood:
+        """A likelihood with its control regions, if any, at the counts expected at theta."""
+        if likelihood.control is None:
+            return likelihood
+        return replace(likelihood, control=likelihood.control.with_observed(likelihood.control.expected(self.theta[None])[0]))
 
     @property
     def expected_events(self) -> float:

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from touchneedle.estimators.base import Estimator
 from touchneedle.inference.batched import Problem
-from touchneedle.inference.likelihood import ratio_and_score, weighted_objective
+from touchneedle.inference.events_at import ratio_and_score
+from touchneedle.inference.likelihood import weighted_objective
 from touchneedle.inference.maximise import covariance_of
 from touchneedle.inference.normalisation import RADIUS, fit_local_normalisation
 from touchneedle.inference.polynomial import Ball
@@ -46,7 +47,7 @@ def find_centre(
     """
     parameters = estimator.spec.parameters
     reference = reference_rate(rates, experiments.theta_true)
-    terms = ExactTerms(parameters, rates, reference, limits=fit_limits(estimator))
+    terms = ExactTerms(parameters, rates, reference, limits=fit_limits(estimator), control=experiments.control)
     metric = score_covariance(estimator, experiments, terms, max_events) if metric is None else metric
     guess = metric if metric is not None else prior_covariance(parameters, experiments.n_events)
     centre = Centre(experiments.theta_true, guess, terms)

@@ -105,7 +105,8 @@ def goodness_of_fit(
         options: how pseudo-experiments are fitted.
         seed: of the pseudo-experiments.
 
-    Auxiliary measurements are redrawn around the best fit; so is the number of events, around the rate or the observed number.
+    Auxiliary measurements and control regions are redrawn around the best fit; so is the number of events, around the rate or
+    the observed number.
     Raises `InputError` for weighted data, fewer than 100 reference events, and if no fit converges.
     """
     check_unit_weights(events)
@@ -115,7 +116,9 @@ def goodness_of_fit(
     mixed = reference[torch.randperm(len(reference), generator=generator)]
     compared, pool = mixed[: min(n_sample, len(mixed) // 2)], model_pool(likelihood.estimator, mixed[len(mixed) // 2 :], best.theta)
     expected = float(len(events)) if likelihood.rates is None else float(likelihood.rates(best.theta[None]).sum())
-    experiments = draw_pseudo_experiments(pool.events, best.theta, expected, n_pseudo, likelihood.parameters, generator)
+    experiments = draw_pseudo_experiments(
+        pool.events, best.theta, expected, n_pseudo, likelihood.parameters, generator, likelihood.control
+    )  # fmt: skip
     fits = fit_simulated(likelihood, experiments, options=options)
     kept = fits.converged.nonzero().flatten()
     if not len(kept):

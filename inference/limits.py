@@ -192,9 +192,10 @@ class _Test:
         """CLs (m,) by the asymptotic formulas, from the background's Asimov data, and its error due to their finite sample."""
         pool = self.simulation.pool(self.likelihood, self.background, stream=1)
         asimov = asimov_from_simulator(self.likelihood, pool.events, self.background, self.simulation.n_events)
-        best = fit(self.likelihood, asimov.events, self.background, asimov.auxiliary, asimov=True)
+        likelihood = asimov.likelihood(self.likelihood)
+        best = fit(likelihood, asimov.events, self.background, asimov.auxiliary, asimov=True)
         column = self.likelihood.parameters.index(self.parameter)
-        scan = profile_scan(self.likelihood, asimov.events, self.parameter, points[:, column], asimov.auxiliary, best, asimov=True)
+        scan = profile_scan(likelihood, asimov.events, self.parameter, points[:, column], asimov.auxiliary, best, asimov=True)
         root, shift = scan.t.sqrt(), pool.error(asimov.expected_events)
         up, down = asymptotic_cls(q, (root + shift) ** 2), asymptotic_cls(q, (root - shift).clamp_min(0) ** 2)
         return asymptotic_cls(q, scan.t), 0.5 * (up - down).abs()

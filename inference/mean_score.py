@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from touchneedle.estimators.base import Estimator
-from touchneedle.inference.likelihood import ratio_and_score
+from touchneedle.inference.events_at import ratio_and_score
 from touchneedle.inference.maximise import covariance_of, sigma_of
 from touchneedle.inference.normalisation import LocalNormalisation
 from touchneedle.inference.pseudo_experiments import PseudoExperiments

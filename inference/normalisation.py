@@ -8,16 +8,27 @@ are normalised by construction, or answer zero, are left alone.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from touchneedle.estimators.base import Estimator, in_float32
+from touchneedle.inference.expansion import expand_normalisation
 from touchneedle.inference.polynomial import Ball, Monomials
 
 N_POINTS = 24
 RADIUS = 4.0
 _WEIGHT_WIDTH = 2.0
+_MOST_PARAMETERS = 10
+
+
+class Basis(Protocol):
+    """Functions of theta of which c is a linear combination."""
+
+    def __call__(self, theta: Tensor) -> Tensor:
+        """The functions at theta (m, p): shape (m, C)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -29,7 +40,7 @@ class LocalNormalisation:
         residual: weighted root mean square of the least-squares residual of c.
     """
 
-    monomials: Monomials
+    monomials: Basis
     coefficients: Tensor
     residual: float
 
@@ -42,10 +53,14 @@ def fit_local_normalisation(estimator: Estimator, ball: Ball) -> LocalNormalisat
     """Quadratic through the estimator's ``log_normalisation`` over a ball; None if there is nothing to correct.
 
     Points count by exp(-|z|^2 / 8), since fits end within 2 sigma of the centre. Those at which it is not finite
-    are left out; if too few remain, c is NaN, so that the fits are reported as failed.
+    are left out; if too few remain, c is NaN, so that the fits are reported as failed. Of more than ten parameters c is
+    expanded at the centre instead.
     """
     if estimator.normalised:
         return None
+    if len(ball.centre) > _MOST_PARAMETERS:
+        expansion = expand_normalisation(in_float32(estimator), ball)
+        return None if expansion is None else LocalNormalisation(*expansion)
     monomials = Monomials(ball, order=2)
     points = monomials.design(N_POINTS)
     with torch.no_grad():

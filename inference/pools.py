@@ -17,7 +17,7 @@ from torch import Tensor
 
 from touchneedle.conf.errors import InputError
 from touchneedle.estimators.base import Estimator, in_float32
-from touchneedle.inference.likelihood import ratio_and_score
+from touchneedle.inference.events_at import ratio_and_score
 from touchneedle.toys.base import Events
 
 _NEWTON_STEPS = 10

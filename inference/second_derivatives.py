@@ -34,3 +34,13 @@ def _add(total: Tensor, estimator: Estimator, x: Tensor, theta: Tensor, weight: 
             (row,) = torch.autograd.grad(column.sum(), theta, retain_graph=True, allow_unused=True)
             if row is not None:
                 total[:, k].index_add_(0, owner, weight[:, None] * row.double().cpu())
+
+
+def curvature_of(value: Tensor, theta: Tensor) -> Tensor:
+    """Minus the Hessian (e, p, p) of a sum of values, each a function of its own row of theta (e, p)."""
+    (gradient,) = torch.autograd.grad(value.sum(), theta, create_graph=True)
+    rows = []
+    for column in gradient.unbind(-1):
+        row = torch.autograd.grad(column.sum(), theta, retain_graph=True, allow_unused=True)[0] if column.requires_grad else None
+        rows.append(torch.zeros_like(theta) if row is None else row)
+    return -torch.stack(rows, 1)

@@ -1,7 +1,8 @@
 """Pseudo-experiments of a likelihood: data sets as the experiment would give them at some theta, and their fits.
 
 Events come from a simulator, or from reference events (at theta_0) that the model itself reweights by
-exp(log_ratio). Their number is Poisson around the rate, auxiliary measurements are redrawn around theta.
+exp(log_ratio). Their number is Poisson around the rate, auxiliary measurements and control regions
+are redrawn around theta.
 """
 
 from __future__ import annotations
@@ -82,7 +83,9 @@ class Simulation:
         likelihood.parameters.check(theta)
         pool, expected = self.pool(likelihood, theta, stream), expected_events(likelihood, theta, self.n_events)
         generator = self.generator(2 * stream + 1)
-        experiments = draw_pseudo_experiments(pool.events, theta, expected, self.n_pseudo, likelihood.parameters, generator)
+        experiments = draw_pseudo_experiments(
+            pool.events, theta, expected, self.n_pseudo, likelihood.parameters, generator, likelihood.control
+        )  # fmt: skip
         fits = fit_simulated(likelihood, experiments, tested=tested, starts=self.starts, options=self.options)
         return SimulatedFits(experiments, fits, pool.error(expected))
 

@@ -1,10 +1,10 @@
-"""The part of ln L that is not a sum over events: constraints, the extended term, local normalisation.
+"""The part of ln L that is not a sum over events: constraints, the extended term, local normalisation, control regions.
 
 For one data set of N events (sum of weights), n of them expected at the true point:
 
     sum_k log C_k(t_k|theta_k)  +  N log[nu(theta)/nu_ref] - n nu(theta)/nu_ref  -  N c(theta)
 
-with nu the total rate (Barlow 1990, "Extended maximum likelihood") and c the local normalisation.
+and the Poisson terms of control regions, with nu the total rate (Barlow 1990, "Extended maximum likelihood") and c the local normalisation.
 These terms are exact everywhere: no surface approximates them. All in float64 and differentiable.
 """
 
@@ -12,13 +12,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from touchneedle.estimators.base import Estimator
 from touchneedle.inference.normalisation import LocalNormalisation
-from touchneedle.toys.base import ParameterSpace, Uniform
+from touchneedle.toys.base import GaussianConstraint, ParameterSpace, Uniform
 
 _FLAT_PRIOR_END = 3.0
 
@@ -33,27 +34,39 @@ class Summaries:
         observed: number of events, the sum of weights (E,).
         expected: expected events at the reference rate (E,).
         auxiliary: auxiliary measurements (E, p); NaN for parameters without constraint.
+        counts: counts of the control regions (E, b), where there are any.
     """
 
     observed: Tensor
     expected: Tensor
     auxiliary: Tensor
+    counts: Tensor | None = None
 
     def __getitem__(self, rows: Tensor) -> Summaries:
-        return Summaries(self.observed[rows], self.expected[rows], self.auxiliary[rows])
+        counts = None if self.counts is None else self.counts[rows]
+        return Summaries(self.observed[rows], self.expected[rows], self.auxiliary[rows], counts)
 
     def __len__(self) -> int:
         return len(self.observed)
 
 
+class CountTerm(Protocol):
+    """What ln L takes from control regions (`touchneedle.inference.control_regions`)."""
+
+    def log_prob(self, theta: Tensor, counts: Tensor) -> Tensor:
+        """ln L of counts (m, b) at theta (m, p): shape (m,)."""
+        ...
+
+
 @dataclass(frozen=True)
 class ExactTerms:
-    """Constraint, extended and normalisation terms of ln L.
+    """Constraint, extended, normalisation and control-region terms of ln L.
 
     Attributes:
         rates: theta (m, p) -> expected events per process (m, k); None for shape-only fits.
         reference: total rate nu_ref at which ``Summaries.expected`` events are expected.
         limits: lowest and highest theta of a fit (2, p), see `fit_limits`; the bounds by default.
+        control: the term of ``Summaries.counts``.
     """
 
     parameters: ParameterSpace
@@ -61,6 +74,7 @@ class ExactTerms:
     reference: float = 1.0
     normalisation: LocalNormalisation | None = None
     limits: Tensor | None = None
+    control: CountTerm | None = None
 
     @property
     def range(self) -> Tensor:
@@ -75,6 +89,8 @@ class ExactTerms:
             value = value + data.observed * relative.log() - data.expected * relative
         if self.normalisation is not None:
             value = value - data.observed * self.normalisation(theta)
+        if self.control is not None and data.counts is not None:
+            value = value + self.control.log_prob(theta, data.counts)
         return value
 
     def with_gradient(self, theta: Tensor, data: Summaries) -> tuple[Tensor, Tensor]:
@@ -103,16 +119,29 @@ class ExactTerms:
 
 def constraint_term(parameters: ParameterSpace, theta: Tensor, auxiliary: Tensor) -> Tensor:
     """sum_k log C_k(t_k|theta_k) at theta (E, p) given the auxiliary measurements (E, p): shape (E,)."""
-    value = 0.0 * theta.sum(-1)
+    columns, sigma = parameters.gaussian
+    pulls = (auxiliary[..., columns] - theta[..., columns]) / sigma
+    each = torch.zeros_like(theta).index_copy(-1, columns, -0.5 * pulls**2)
     for column, parameter in enumerate(parameters.parameters):
-        if parameter.constraint is not None:
-            value = value + parameter.constraint.log_prob(auxiliary[..., column], theta[..., column])
-    return value
+        if not (parameter.constraint is None or isinstance(parameter.constraint, GaussianConstraint)):
+            value = parameter.constraint.log_prob(auxiliary[..., column], theta[..., column])
+            each = each.index_copy(-1, torch.tensor([column]), value[..., None])
+    # A running sum adds in the order of the parameters; 0 times theta keeps a gradient where nothing is constrained.
+    return 0.0 * theta.sum(-1) + each.cumsum(-1)[..., -1]
 
 
 def _gradient_or_zero(value: Tensor, theta: Tensor) -> Tensor:
     (gradient,) = torch.autograd.grad(value, theta, retain_graph=True, allow_unused=True)
     return torch.zeros_like(theta) if gradient is None else gradient
+
+
+@runtime_checkable
+class KnowsItsLimits(Protocol):
+    """An estimator that says itself where it may be fitted."""
+
+    def fit_limits(self) -> Tensor:
+        """Lowest and highest theta of a fit (2, p)."""
+        ...
 
 
 def fit_limits(estimator: Estimator) -> Tensor:
@@ -121,6 +150,8 @@ def fit_limits(estimator: Estimator) -> Tensor:
     A flat prior ends somewhere, and beyond its end (and in its last 0.1 %, where a posterior over a vanishing
     prior diverges) a learned answer means nothing, so learned estimators stay inside.
     """
+    if isinstance(estimator, KnowsItsLimits):
+        return estimator.fit_limits()
     parameters = estimator.spec.parameters
     limits = torch.stack([parameters.low, parameters.high])
     if estimator.needs_truth:

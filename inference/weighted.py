@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from touchneedle.conf.errors import InputError
+from touchneedle.inference.events_at import ratio_and_score
 from touchneedle.inference.fittable import Fittable
-from touchneedle.inference.likelihood import Likelihood, ratio_and_score
+from touchneedle.inference.likelihood import Likelihood
 from touchneedle.inference.terms import ExactTerms, Summaries
 from touchneedle.toys.base import EventSource, ParameterSpace
 

@@ -24,8 +24,9 @@ from torch import Tensor
 
 from touchneedle.conf import registry
 from touchneedle.conf.errors import InputError
+from touchneedle.toys.constraints import Constraint, GaussianConstraint, LogNormalConstraint, PoissonConstraint
 from touchneedle.toys.events import Events, EventSource, Feature, collect, concatenate
-from touchneedle.toys.parameters import Constraint, GaussianConstraint, Normal, Parameter, ParameterSpace, Prior, Uniform
+from touchneedle.toys.parameters import Normal, Parameter, ParameterSpace, Prior, Uniform
 
 __all__ = [
     "Constraint",
@@ -35,9 +36,11 @@ __all__ = [
     "Feature",
     "FiniteToy",
     "GaussianConstraint",
+    "LogNormalConstraint",
     "Normal",
     "Parameter",
     "ParameterSpace",
+    "PoissonConstraint",
     "Prior",
     "SignedToy",
     "SimulatedToy",

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from touchneedle.conf.errors import InputError
+from touchneedle.toys.constraints import Constraint, GaussianConstraint
 
 _EDGE = 1e-12
 
@@ -68,25 +69,6 @@ Prior = Uniform | Normal
 
 
 @dataclass(frozen=True)
-class GaussianConstraint:
-    """Auxiliary measurement t ~ N(nuisance, sigma); its nominal value is the parameter's nominal."""
-
-    sigma: float
-    kind: Literal["gaussian"] = "gaussian"
-
-    def log_prob(self, measured: Tensor, value: Tensor) -> Tensor:
-        """Log likelihood of the nuisance ``value`` given the auxiliary measurement (up to a constant)."""
-        return -0.5 * ((measured - value) / self.sigma) ** 2
-
-    def sample(self, value: Tensor, generator: torch.Generator) -> Tensor:
-        """Redraw the auxiliary measurement around the true ``value``."""
-        return value + self.sigma * torch.randn(value.shape, generator=generator, dtype=value.dtype)
-
-
-Constraint = GaussianConstraint
-
-
-@dataclass(frozen=True)
 class Parameter:
     """One parameter of a toy.
 
@@ -96,7 +78,7 @@ class Parameter:
         bounds: values outside raise `InputError`; use infinities for none.
         prior: training proposal.
         constraint: auxiliary likelihood, for nuisances that have one.
-        anchors: values of the single-nuisance templates; by default nominal -+ one constraint sigma.
+        anchors: values of the single-nuisance templates; by default the constraint's interval of one sigma.
     """
 
     name: str
@@ -109,13 +91,17 @@ class Parameter:
     unit: str = ""
     latex: str = ""
 
+    def __post_init__(self) -> None:
+        positive = self.constraint is not None and not isinstance(self.constraint, GaussianConstraint)
+        if positive and not self.nominal > 0:
+            raise InputError(f"parameter {self.name}: expected a nominal value above 0 with this constraint; got {self.nominal:g}")
+
     @property
     def template_anchors(self) -> tuple[float, ...]:
-        """``anchors``, or nominal -+ one constraint sigma."""
+        """``anchors``, or nominal -+ one sigma of the constraint (of 1 without any)."""
         if self.anchors is not None:
             return self.anchors
-        sigma = self.constraint.sigma if self.constraint else 1.0
-        return (self.nominal - sigma, self.nominal + sigma)
+        return (GaussianConstraint(1.0) if self.constraint is None else self.constraint).interval(self.nominal)
 
 
 @dataclass(frozen=True)
@@ -146,6 +132,13 @@ class ParameterSpace:
     def high(self) -> Tensor:
         """Upper bounds, shape (p,)."""
         return torch.tensor([parameter.bounds[1] for parameter in self.parameters], dtype=torch.float64)
+
+    @cached_property
+    def gaussian(self) -> tuple[Tensor, Tensor]:
+        """Columns of the Gaussian constraints, and their sigmas, each (k,): a fit of many adds them at once."""
+        constraints = [(column, p.constraint) for column, p in enumerate(self.parameters)]
+        found = [(column, c.sigma) for column, c in constraints if isinstance(c, GaussianConstraint)]
+        return torch.tensor([c for c, _ in found], dtype=torch.long), torch.tensor([sigma for _, sigma in found], dtype=torch.float64)
 
     @property
     def interest(self) -> tuple[int, ...]:

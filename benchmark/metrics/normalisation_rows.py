@@ -28,7 +28,7 @@ from touchneedle.benchmark.metrics.statistics import missing_row
 from touchneedle.benchmark.metrics.transport import Transport
 from touchneedle.benchmark.records import Metric
 from touchneedle.estimators.base import Estimator
-from touchneedle.inference.likelihood import ratio_and_score
+from touchneedle.inference.events_at import ratio_and_score
 from touchneedle.inference.maximise import covariance_of, sigma_of
 from touchneedle.inference.normalisation import RADIUS, fit_local_normalisation
 from touchneedle.inference.polynomial import Ball
