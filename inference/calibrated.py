@@ -43,7 +43,6 @@ class Thresholds(Result):
         levels: confidence levels (l).
         threshold: quantiles of t (m, l).
         error: their Monte Carlo errors, that of the finite pool included (m, l).
-        asymptotic: quantiles of chi2 with one degree of freedom (l).
         t: of every pseudo-experiment (m, e), NaN where its fit failed.
         failed: fits that failed at each point (m,), which no quantile counts.
         method: how most fits were done at each point (m): ``surface`` or ``batched``.

@@ -13,14 +13,19 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from touchneedle.inference.calibrated import LEVELS, Thresholds, calibrated_thresholds, interest_column, pool_share_shift, share_with_error
+from touchneedle.inference.drawing import blank
 from touchneedle.inference.likelihood import Likelihood
 from touchneedle.inference.result import Result
 from touchneedle.inference.simulated import Progress, Simulation
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 METHODS = ("asymptotic", "neyman", "plug_in")
 _STREAM = 10_000
@@ -55,6 +60,16 @@ class Coverage(Result):
         lines += [self._line(row) for row in range(len(self.points))]
         failed = int(self.failed.sum())
         return "\n".join([*lines, f"{failed} fits failed and are in no share"] if failed else lines)
+
+    def draw(self) -> Figure:
+        """Coverage of the first level, point by point in their order."""
+        figure, axes = blank("point", f"coverage of {100 * self.levels[0]:.3g} % intervals in {self.parameter}")
+        for number, method in enumerate(METHODS):
+            place = torch.arange(len(self.points)) + 0.1 * (number - 1)
+            axes.errorbar(place, self.share[number, :, 0], self.error[number, :, 0], fmt="o", label=method.replace("_", "-"))
+        axes.axhline(self.levels[0], color="0.5", linestyle=":")
+        axes.legend(frameon=False)
+        return figure
 
     def _line(self, row: int) -> str:
         cells = [(self.share[m, row, k], self.error[m, row, k]) for k in range(len(self.levels)) for m in range(len(METHODS))]

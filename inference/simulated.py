@@ -77,8 +77,9 @@ class Simulation:
     def fit(self, likelihood: Likelihood, theta: Tensor, tested: Tensor | None = None, stream: int = 0) -> SimulatedFits:
         """Fit pseudo-experiments at theta (p,), profiled at the parameters of interest of ``tested`` (p,), by default theta.
 
-        Raises `InputError` for theta outside the bounds.
+        Raises `InputError` for theta outside the bounds, and for a likelihood that is no sum over events of one estimator.
         """
+        _check(likelihood)
         theta = theta.double()
         likelihood.parameters.check(theta)
         pool, expected = self.pool(likelihood, theta, stream), expected_events(likelihood, theta, self.n_events)
@@ -133,3 +134,11 @@ def expected_events(likelihood: Likelihood, theta: Tensor, n_events: float | Non
     if n_events is None:
         raise InputError("pseudo-data: expected n_events, the number of expected events, for a likelihood without rates; got none")
     return float(n_events)
+
+
+def _check(likelihood: Likelihood) -> None:
+    if not isinstance(likelihood, Likelihood):
+        raise InputError(
+            f"pseudo-experiments: expected a Likelihood of one estimator (a mixture of processes is one); got {type(likelihood).__name__}: "
+            "use one of its members"
+        )
