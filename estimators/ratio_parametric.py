@@ -18,6 +18,7 @@ many numbers an event as h is wide, however many products there are.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from pydantic import PositiveInt
@@ -70,12 +71,16 @@ class RatioParametric(RatioNetwork):
         return super()._log_evidence_ratio_grid(x, theta)
 
     def _linear_terms(self, x: Tensor) -> Tensor:
-        hidden = self.network[:-1](self.standardise_x(x))
+        hidden = self._layers[:-1](self.standardise_x(x))
         return torch.cat([hidden, torch.ones_like(hidden[:, :1])], -1)
 
     def _linear_coefficients(self, theta: Tensor) -> Tensor:
-        last = self.network[-1]
+        last = cast(nn.Linear, self._layers[-1])
         return self._products(theta) @ torch.cat([last.weight, last.bias[:, None]], -1)
+
+    @property
+    def _layers(self) -> nn.Sequential:
+        return cast(nn.Sequential, self.network)
 
     def _products(self, theta: Tensor) -> Tensor:
         """z_A at theta (n, p), shape (n, terms)."""

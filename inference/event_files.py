@@ -61,7 +61,7 @@ class EventFile:
     def _tables(self, size: int) -> Iterator[pa.RecordBatch]:
         names = [feature.name for feature in self.features] + ([] if self.weight is None else [self.weight])
         try:
-            with pq.ParquetFile(self.path, memory_map=True) as file:
+            with pq.ParquetFile(self.path, pre_buffer=False) as file:
                 yield from file.iter_batches(size, columns=names)
         except (pa.ArrowException, OSError) as error:
             raise _unreadable(self.path, error) from error

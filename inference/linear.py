@@ -52,4 +52,8 @@ class LinearObjective:
 
 def sum_linear_terms(estimator: Estimator, source: EventSource, rows: int) -> Tensor:
     """sum_i w_i t(x_i) over a source, in batches of ``rows`` events: shape (k,)."""
-    return torch.stack([batch.weight.double().cpu() @ estimator.linear_terms(batch.x).cpu() for batch in source.batches(rows)]).sum(0)
+    total = torch.zeros(estimator.linear_coefficients(estimator.nominal[None]).shape[1], dtype=torch.float64)
+    for batch in source.batches(rows):
+        # Added in place: a list of small results, each among the freed megabytes of its batch, would keep them from being reused.
+        total += batch.weight.double().cpu() @ estimator.linear_terms(batch.x).cpu()
+    return total

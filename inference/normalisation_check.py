@@ -115,7 +115,8 @@ def check_normalisation(estimator: Estimator, reference: Events, n_events: float
         labels = tuple(", ".join(f"{value:g}" for value in point) for point in points.tolist())
     parameters.check(points)
     found = torch.stack([_mean(_ratio(estimator, reference.x, point), weight / weight.sum()) for point in points])
-    return NormalisationCheck(parameters.names, labels, points, *found.unbind(-1), n_events)
+    mean, stderr, effective = found.unbind(-1)
+    return NormalisationCheck(parameters.names, labels, points, mean, stderr, effective, n_events)
 
 
 def normalisation_points(parameters: ParameterSpace) -> tuple[tuple[str, ...], Tensor]:

@@ -51,4 +51,7 @@ def total_weight(source: EventSource, rows: int) -> Tensor:
     """Sum of the weights of all events, a scalar."""
     if isinstance(source, Events):
         return source.weight.double().sum().cpu()
-    return torch.stack([batch.weight.double().sum().cpu() for batch in source.batches(rows)]).sum()
+    total = torch.zeros((), dtype=torch.float64)
+    for batch in source.batches(rows):
+        total += batch.weight.double().sum().cpu()
+    return total
