@@ -1,39 +1,50 @@
 """Inference: what fits. Start with `touchneedle.inference.likelihood` (events) or `pseudo_fits` (pseudo-experiments)."""
 
+from touchneedle.inference.asimov import Asimov, asimov_from_model, asimov_from_simulator
 from touchneedle.inference.averaged import AveragedLikelihood
 from touchneedle.inference.bundle import Bundle, load_bundle, save_bundle
+from touchneedle.inference.calibrated import Thresholds, calibrated_thresholds
 from touchneedle.inference.closure import Closure, closure
 from touchneedle.inference.control_regions import ControlRegions, regions_of_models
+from touchneedle.inference.coverage import Coverage, coverage
 from touchneedle.inference.event_files import EventFile, open_events
 from touchneedle.inference.figures import draw_corner
 from touchneedle.inference.fit import FitResult, fit
+from touchneedle.inference.goodness_of_fit import GoodnessOfFit, goodness_of_fit
 from touchneedle.inference.impacts import Impact, Impacts, impacts
 from touchneedle.inference.interval import Interval
 from touchneedle.inference.intervals import ProfileIntervals, profile_intervals
 from touchneedle.inference.likelihood import Likelihood
+from touchneedle.inference.limits import UpperLimit, upper_limit
 from touchneedle.inference.mixture import ProcessMixture
+from touchneedle.inference.neyman import NeymanResult, neyman
 from touchneedle.inference.normalisation_check import NormalisationCheck, check_normalisation, fit_normalisation
 from touchneedle.inference.processes import Factor, Process
 from touchneedle.inference.pseudo_experiments import PseudoExperiments, draw_pseudo_experiments
 from touchneedle.inference.pseudo_fits import FitOptions, PseudoFits, fit_pseudo_experiments
 from touchneedle.inference.rates import RateModel, fit_rate_model
 from touchneedle.inference.scan import ProfileGrid, ProfileScan, profile_grid, profile_scan
+from touchneedle.inference.simulated import Simulation
 from touchneedle.inference.spread import EnsembleSpread, spread_as_nuisance
 
 __all__ = [
+    "Asimov",
     "AveragedLikelihood",
     "Bundle",
     "Closure",
     "ControlRegions",
+    "Coverage",
     "EnsembleSpread",
     "EventFile",
     "Factor",
     "FitOptions",
     "FitResult",
+    "GoodnessOfFit",
     "Impact",
     "Impacts",
     "Interval",
     "Likelihood",
+    "NeymanResult",
     "NormalisationCheck",
     "Process",
     "ProcessMixture",
@@ -43,16 +54,25 @@ __all__ = [
     "PseudoExperiments",
     "PseudoFits",
     "RateModel",
+    "Simulation",
+    "Thresholds",
+    "UpperLimit",
+    "asimov_from_model",
+    "asimov_from_simulator",
+    "calibrated_thresholds",
     "check_normalisation",
     "closure",
+    "coverage",
     "draw_corner",
     "draw_pseudo_experiments",
     "fit",
     "fit_normalisation",
     "fit_pseudo_experiments",
     "fit_rate_model",
+    "goodness_of_fit",
     "impacts",
     "load_bundle",
+    "neyman",
     "open_events",
     "profile_grid",
     "profile_intervals",
@@ -60,4 +80,5 @@ __all__ = [
     "regions_of_models",
     "save_bundle",
     "spread_as_nuisance",
+    "upper_limit",
 ]

@@ -85,7 +85,8 @@ class ProfileFits:
         value: ln L at the best fit (E,).
         t_true: 2 [ln L(best) - max ln L(parameter of interest = truth)] (E, n_interest).
         conditional: the maxima with one parameter of interest fixed at the truth (E, n_interest, p).
-        valid: all fits converged, with a finite sigma (E,).
+        converged: all fits did (E,).
+        valid: they did, with a finite sigma (E,).
     """
 
     theta: Tensor
@@ -93,6 +94,7 @@ class ProfileFits:
     value: Tensor
     t_true: Tensor
     conditional: Tensor
+    converged: Tensor
     valid: Tensor
 
     @property
@@ -112,8 +114,9 @@ def profile_fits(problem: Problem, starts: Tensor, theta_true: Tensor) -> Profil
     if bool((fits.t_true < -_BETTER).any()):
         better = _best_of([best, problem.maximise(_highest(fits))])
         fits = _profiled(problem, better, theta_true)
-    valid = fits.valid & (fits.t_true > -_WORSE).all(-1)
-    return ProfileFits(fits.theta, fits.covariance, fits.value, fits.t_true.clamp_min(0), fits.conditional, valid)
+    best_kept = (fits.t_true > -_WORSE).all(-1)
+    t_true, converged, valid = fits.t_true.clamp_min(0), fits.converged & best_kept, fits.valid & best_kept
+    return ProfileFits(fits.theta, fits.covariance, fits.value, t_true, fits.conditional, converged, valid)
 
 
 def exact_fits(
@@ -124,14 +127,16 @@ def exact_fits(
     starts: Tensor,
     scale: Tensor,
     edm: float = EDM,
+    tested: Tensor | None = None,
 ) -> ProfileFits:
     """Fit the chosen pseudo-experiments (e,) by the estimator itself, in float64, from starts (s, e, p).
 
-    ``scale`` is a covariance that sets first steps, (p, p) or one for each (e, p, p).
+    ``scale`` is a covariance that sets first steps, (p, p) or one for each (e, p, p); profiled at ``tested`` (p,), the
+    truth by default.
     """
     objective = pseudo_objective(estimator, experiments, terms)
     chosen = Problem(lambda theta, some: objective(theta, rows[some]), terms, scale, edm=edm)
-    return profile_fits(chosen, starts, experiments.theta_true)
+    return profile_fits(chosen, starts, experiments.theta_true if tested is None else tested)
 
 
 def pseudo_objective(estimator: Estimator, experiments: PseudoExperiments, terms: ExactTerms) -> EventObjective:
@@ -170,6 +175,7 @@ def _profiled(problem: Problem, best: Maxima, theta_true: Tensor) -> ProfileFits
         value=best.value,
         t_true=torch.stack([2 * (best.value - c.value) for c in constrained], -1),
         conditional=torch.stack([c.theta for c in constrained], 1),
+        converged=converged,
         valid=converged & sigma_of(covariance).isfinite().all(-1),
     )
 

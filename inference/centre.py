@@ -47,7 +47,7 @@ def find_centre(
     """
     parameters = estimator.spec.parameters
     reference = reference_rate(rates, experiments.theta_true)
-    terms = ExactTerms(parameters, rates, reference, limits=fit_limits(estimator))
+    terms = ExactTerms(parameters, rates, reference, limits=fit_limits(estimator), control=experiments.control)
     metric = score_covariance(estimator, experiments, terms, max_events) if metric is None else metric
     guess = metric if metric is not None else prior_covariance(parameters, experiments.n_events)
     centre = Centre(experiments.theta_true, guess, terms)
@@ -91,7 +91,7 @@ def spaced(n: int, most: int) -> Tensor:
     return torch.arange(n) if n <= most else torch.linspace(0, n - 1, most).long()
 
 
-def prior_covariance(parameters: ParameterSpace, n_events: int) -> Tensor:
+def prior_covariance(parameters: ParameterSpace, n_events: float) -> Tensor:
     """A guess of the covariance (p, p) of a fit to n events: ten times the prior's, divided by n."""
     one = torch.ones(len(parameters), dtype=torch.float64)
     width = 0.5 * (parameters.from_normal(one) - parameters.from_normal(-one))

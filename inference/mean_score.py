@@ -58,7 +58,7 @@ def first_order_bias(
     return MeanScore(mean, (share.square() @ (projected - mean).square()).sqrt(), len(x))
 
 
-def covariance_at(n: int, covariance: Tensor, n_events: int, theta: Tensor, parameters: ParameterSpace) -> Tensor:
+def covariance_at(n: int, covariance: Tensor, n_events: float, theta: Tensor, parameters: ParameterSpace) -> Tensor:
     """Covariance (p, p) at n events from that at ``n_events``: events scale, constraints do not."""
     one = torch.ones(1, dtype=torch.float64)
     constraint = ExactTerms(parameters).curvature(theta[None], Summaries(one, one, theta[None]))[0]

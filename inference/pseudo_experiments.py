@@ -6,13 +6,14 @@ are paired: the fluctuation of the pool and of the experiments cancels.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from touchneedle.conf.errors import InputError
+from touchneedle.inference.control_regions import ControlRegions
 from touchneedle.inference.terms import Summaries
 from touchneedle.toys.base import Events, ParameterSpace
 
@@ -28,14 +29,18 @@ class PseudoExperiments:
         counts: observed number of events (E,).
         index: rows of the pool, experiment after experiment (sum of counts,).
         auxiliary: auxiliary measurements (E, p), redrawn around the truth; NaN for parameters without constraint.
+        control: control regions, where the likelihood has them.
+        control_counts: their counts (E, b), drawn at the truth.
     """
 
     pool: Events
     theta_true: Tensor
-    n_events: int
+    n_events: float
     counts: Tensor
     index: Tensor
     auxiliary: Tensor
+    control: ControlRegions | None = None
+    control_counts: Tensor | None = None
 
     def __len__(self) -> int:
         return len(self.counts)
@@ -49,13 +54,14 @@ class PseudoExperiments:
     def summaries(self) -> Summaries:
         """What the exact terms of ln L need to know."""
         expected = torch.full((len(self),), float(self.n_events), dtype=torch.float64)
-        return Summaries(self.counts.double(), expected, self.auxiliary)
+        return Summaries(self.counts.double(), expected, self.auxiliary, self.control_counts)
 
     @property
     def pool_summary(self) -> Summaries:
-        """The same for the whole pool weighted to ``n_events``, with auxiliary measurements at the truth."""
+        """The same for the whole pool weighted to ``n_events``, with auxiliary measurements and control regions at the truth."""
         n = torch.tensor([float(self.n_events)], dtype=torch.float64)
-        return Summaries(n, n, self.theta_true[None])
+        counts = None if self.control is None else self.control.expected(self.theta_true[None])
+        return Summaries(n, n, self.theta_true[None], counts)
 
     @cached_property
     def pool_share(self) -> Tensor:
@@ -71,13 +77,28 @@ class PseudoExperiments:
     def first(self, count: int) -> PseudoExperiments:
         """The first ``count`` experiments."""
         rows = int(self.counts[:count].sum())
-        return PseudoExperiments(self.pool, self.theta_true, self.n_events, self.counts[:count], self.index[:rows], self.auxiliary[:count])
+        control_counts = None if self.control_counts is None else self.control_counts[:count]
+        return replace(
+            self,
+            counts=self.counts[:count],
+            index=self.index[:rows],
+            auxiliary=self.auxiliary[:count],
+            control_counts=control_counts,
+        )  # fmt: skip
 
 
 def draw_pseudo_experiments(
-    pool: Events, theta_true: Tensor, n_events: int, n_experiments: int, parameters: ParameterSpace, generator: torch.Generator
+    pool: Events,
+    theta_true: Tensor,
+    n_events: float,
+    n_experiments: int,
+    parameters: ParameterSpace,
+    generator: torch.Generator,
+    control: ControlRegions | None = None,
 ) -> PseudoExperiments:
     """Draw data sets of Poisson(n_events) events from a pool, with replacement, in proportion to the weights.
+
+    Auxiliary measurements and the counts of control regions are drawn around the truth.
 
     Equivalent to an independent Poisson count for every pool event (thinning of a Poisson process).
     Raises `InputError` for negative or vanishing weights, which cannot be drawn from.
@@ -90,17 +111,22 @@ def draw_pseudo_experiments(
     edges = weight.cumsum(0)
     uniform = torch.rand(int(counts.sum()), generator=generator, dtype=torch.float64) * edges[-1]
     index = torch.searchsorted(edges, uniform, right=True).clamp_max(len(pool) - 1)
+    theta_true = theta_true.double()
+    auxiliary = draw_auxiliary(theta_true, n_experiments, parameters, generator)
     return PseudoExperiments(
         pool=pool,
-        theta_true=theta_true.double(),
+        theta_true=theta_true,
         n_events=n_events,
         counts=counts,
         index=index,
-        auxiliary=_draw_auxiliary(theta_true.double(), n_experiments, parameters, generator),
+        auxiliary=auxiliary,
+        control=control,
+        control_counts=None if control is None else control.sample(theta_true.expand(n_experiments, -1), generator),
     )
 
 
-def _draw_auxiliary(theta: Tensor, n: int, parameters: ParameterSpace, generator: torch.Generator) -> Tensor:
+def draw_auxiliary(theta: Tensor, n: int, parameters: ParameterSpace, generator: torch.Generator) -> Tensor:
+    """Auxiliary measurements (n, p) around theta (p,); NaN for parameters without constraint."""
     columns = [torch.full((n,), torch.nan, dtype=torch.float64)] * len(parameters)
     for column, parameter in enumerate(parameters.parameters):
         if parameter.constraint is not None:

@@ -70,7 +70,9 @@ class PseudoFits:
     Attributes:
         theta: best fits (E, p).
         sigma: standard errors from the Hessian (E, p); NaN where it is not positive definite.
-        t_true: 2 [ln L(best) - max ln L(parameter of interest = truth)], nuisances profiled (E, n_interest).
+        t_true: 2 [ln L(best) - max ln L(parameter of interest = truth, or the value tested)], nuisances profiled (E, n_interest).
+        conditional: these constrained maxima (E, n_interest, p).
+        converged: free and constrained fits did (E,).
         valid: converged, with finite sigma (E,).
         exact: fitted by the exact likelihood rather than on the surface (E,).
         pool_theta: fit of the whole pool weighted to n events, auxiliary measurements at the truth (p,).
@@ -87,6 +89,8 @@ class PseudoFits:
     theta: Tensor
     sigma: Tensor
     t_true: Tensor
+    conditional: Tensor
+    converged: Tensor
     valid: Tensor
     exact: Tensor
     pool_theta: Tensor
@@ -116,6 +120,8 @@ def fit_pseudo_experiments(
     rates: Rates | None = None,
     metric_covariance: Tensor | None = None,
     options: FitOptions | None = None,
+    tested: Tensor | None = None,
+    starts: Tensor | None = None,
 ) -> PseudoFits:
     """Fit all pseudo-experiments with an estimator, nuisances free, and profile at the truth.
 
@@ -127,13 +133,15 @@ def fit_pseudo_experiments(
             where the estimator's own Hessian is not positive definite or off by more than 4 in sigma; by
             default from the spread of the estimator's scores.
         options: how to fit; the defaults choose.
+        tested: point (p,) whose parameters of interest are profiled at, one at a time; the truth by default.
+        starts: more starting points (s, p) of exact fits, where ln L has several maxima.
 
     Exact fits are limited to ``options.max_exact`` experiments, so the result may hold fewer than asked for.
     Raises `InputError` for an estimator whose likelihood is not a sum over events.
     """
     check_additive(estimator)
     started = time.perf_counter()
-    run = _Run(estimator, experiments, rates, metric_covariance, options or FitOptions())
+    run = _Run(estimator, experiments, rates, metric_covariance, options or FitOptions(), tested, starts)
     surface = run.surface()
     fits = run.on_surface(surface) if surface is not None else run.batched()
     return replace(fits, seconds_per_fit=(time.perf_counter() - started) / max(1, len(fits)))
@@ -143,11 +151,20 @@ class _Run:
     """One call of `fit_pseudo_experiments`."""
 
     def __init__(
-        self, estimator: Estimator, experiments: PseudoExperiments, rates: Rates | None, metric: Tensor | None, options: FitOptions
+        self,
+        estimator: Estimator,
+        experiments: PseudoExperiments,
+        rates: Rates | None,
+        metric: Tensor | None,
+        options: FitOptions,
+        tested: Tensor | None,
+        starts: Tensor | None,
     ) -> None:
         self.estimator, self.experiments, self.options = estimator, experiments, options
         self.parameters = estimator.spec.parameters
-        self.centre = find_centre(estimator, experiments, rates, metric, min(options.centre_events, 20 * experiments.n_events))
+        self.tested = experiments.theta_true if tested is None else tested.double()
+        self.more_starts = self.tested.new_empty(0, len(self.tested)) if starts is None else starts.double()
+        self.centre = find_centre(estimator, experiments, rates, metric, min(options.centre_events, int(20 * experiments.n_events)))
 
     def surface(self) -> PoolSurface | None:
         """The surface, where it promises to work."""
@@ -209,7 +226,7 @@ class _Run:
     def _surface_fits(self, surface: PoolSurface) -> ProfileFits:
         problem = surface.problem(surface.experiment_sums(self.experiments), self.experiments.summaries)
         start = surface.ball.centre.expand(1, len(self.experiments), -1)
-        return profile_fits(problem, start, self.experiments.theta_true)
+        return profile_fits(problem, start, self.tested)
 
     def _outside(self, surface: PoolSurface, fits: ProfileFits) -> tuple[Tensor, Tensor]:
         """Fits whose maximum left the ball, and those of which any fit did or failed (E,).
@@ -227,6 +244,7 @@ class _Run:
 
     def _starts(self, count: int) -> Tensor:
         points = torch.stack([self.centre.theta, self.experiments.theta_true])[: self.options.n_starts]
+        points = torch.cat([points, self.more_starts])
         return points[:, None].expand(-1, count, -1)
 
     def _exact(self, rows: Tensor, near: ProfileFits | None = None, good: Tensor | None = None) -> ProfileFits:
@@ -235,7 +253,7 @@ class _Run:
         if near is not None and good is not None:
             starts = torch.cat([torch.where(good[rows, None], near.theta[rows], starts[0])[None], starts[1:]])
             scale, edm = torch.where(good[rows, None, None], near.covariance[rows], scale), _EDM_NEAR
-        return exact_fits(self.estimator, self.experiments, self.centre.terms, rows, starts, scale, edm)
+        return exact_fits(self.estimator, self.experiments, self.centre.terms, rows, starts, scale, edm, self.tested)
 
     def _packed(
         self,
@@ -252,6 +270,8 @@ class _Run:
             theta=fits.theta,
             sigma=fits.sigma,
             t_true=fits.t_true,
+            conditional=fits.conditional,
+            converged=fits.converged,
             valid=fits.valid,
             exact=exact,
             pool_theta=pool_theta,
@@ -267,7 +287,7 @@ class _Run:
         )
 
 
-_COLUMNS = ("theta", "covariance", "value", "t_true", "conditional", "valid")
+_COLUMNS = ("theta", "covariance", "value", "t_true", "conditional", "converged", "valid")
 
 
 def first(fits: ProfileFits, count: int) -> ProfileFits:

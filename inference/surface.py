@@ -44,7 +44,7 @@ class PoolSurface:
     share: Tensor
     terms: ExactTerms
     theta_true: Tensor
-    n_events: int
+    n_events: float
 
     @property
     def ball(self) -> Ball:

@@ -200,7 +200,7 @@ class Cell:
         distance = (self.fits.theta[: self.count, first] - self.experiments.theta_true[first]).abs()
         return Outcome(
             point=self.index,
-            n_events=self.experiments.n_events,
+            n_events=int(self.experiments.n_events),
             parameters=tuple(parameters.names[column] for column in parameters.interest),
             unit=self.unit,
             bias=tuple(self.best_bias(column) for column in parameters.interest),
