@@ -17,7 +17,7 @@ class BoundedAllocation(TorchDispatchMode):
     """Raises `InputError` once the tensors created inside hold more than ``limit`` numbers."""
 
     def __init__(self, limit: int, what: str) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.limit, self.what, self.made = limit, what, 0
 
     def __torch_dispatch__(

@@ -98,7 +98,7 @@ def save_bundle(
     parity = make_parity(ready, events)
     tensors = {name: value.detach().cpu().clone().contiguous() for name, value in estimator.state_dict().items()}
     files = {WEIGHTS: save(tensors), PARITY: (parity.model_dump_json(indent=1) + "\n").encode()}
-    exports = {}
+    exports: dict[str, str] = {}
     for each in formats:
         graphs, exports[each] = _export(each, ready, parity)
         files |= graphs

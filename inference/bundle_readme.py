@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import asdict
 
 from touchneedle.inference.manifest import GRAPH, ONNX, Manifest
 from touchneedle.toys.base import Feature, Parameter
@@ -33,7 +34,7 @@ numbers, text and figures. In Python:
     from touchneedle.inference.read_events import read_events
 
     bundle = load_bundle("THIS_FOLDER")
-    events = read_events("events.parquet", bundle.manifest.toy.features)
+    events = read_events("events.parquet", bundle.manifest.toy)
     print(fit(bundle.likelihood, events))
 
 `manifest.json` says what was trained on what, what the benchmark found, and how many events to expect; `parity.json`
@@ -83,7 +84,8 @@ def _feature(feature: Feature) -> tuple[str, ...]:
 
 
 def _parameter(parameter: Parameter, trained: tuple[float, float]) -> tuple[str, ...]:
-    constraint = f"{parameter.constraint.sigma:g}" if parameter.constraint else "none"
+    known = asdict(parameter.constraint) if parameter.constraint else {}
+    constraint = " ".join([str(known.pop("kind", "none")), *(f"{name} {value:g}" for name, value in known.items())])
     return parameter.name, f"{parameter.nominal:g}", _span(parameter.bounds), constraint, _span(trained)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterator
+from dataclasses import asdict
 
 from touchneedle.inference.rates import ProcessRate, RateModel
 from touchneedle.toys.base import Normal, Parameter, Prior, ToySpec
@@ -44,9 +45,9 @@ def _problems_of_parameter(parameter: Parameter) -> Iterator[str]:
         yield f"parameter {parameter.name}: expected bounds around its nominal value {nominal:g}; got [{low:g}, {high:g}]"
     if not 0 < _width(parameter.prior) < math.inf:
         yield f"parameter {parameter.name}: expected a finite prior of positive width; got {parameter.prior}"
-    sigma = 1.0 if parameter.constraint is None else parameter.constraint.sigma
-    if not 0 < sigma < math.inf:
-        yield f"parameter {parameter.name}: expected a constraint of positive width; got {sigma:g}"
+    numbers = {} if parameter.constraint is None else asdict(parameter.constraint)
+    if not all(0 < value < math.inf for value in numbers.values() if not isinstance(value, str)):
+        yield f"parameter {parameter.name}: expected a constraint of positive width; got {numbers}"
 
 
 def _width(prior: Prior) -> float:
@@ -57,9 +58,9 @@ def _width(prior: Prior) -> float:
 
 
 def _problems_of_process(process: ProcessRate, names: tuple[str, ...]) -> Iterator[str]:
-    for factor in (*process.terms, *process.factors):
-        if factor.parameter not in names:
-            yield f"rates: unknown parameter {factor.parameter[:80]!r}"
+    for name in [term.parameter for term in process.terms] + [factor.parameter for factor in process.factors]:
+        if name not in names:
+            yield f"rates: unknown parameter {name[:80]!r}"
     for factor in process.factors:
         if not (factor.width > 0 and factor.up > 0 and factor.down > 0):
             yield f"rates: expected a positive width, up and down for {factor.parameter}; got {factor}"

@@ -5,10 +5,12 @@ from __future__ import annotations
 import hashlib
 import importlib.metadata
 import platform
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from touchneedle.conf import registry
 from touchneedle.conf.errors import InputError
@@ -87,9 +89,19 @@ def _training(estimator: Estimator, events: Events) -> Training:
     digest = hashlib.sha256()
     for column in (events.x, events.theta, events.weight):
         digest.update(column.double().cpu().numpy().tobytes())
-    low, high = events.theta.amin(0).tolist(), events.theta.amax(0).tolist()
-    span = dict(zip(estimator.spec.parameters.names, zip(low, high, strict=True), strict=True))
-    return Training(events=len(events), sha256=digest.hexdigest(), range=span)
+    names = [feature.name for feature in estimator.spec.features]
+    return Training(
+        events=len(events),
+        sha256=digest.hexdigest(),
+        range=_span(estimator.spec.parameters.names, events.theta),
+        feature_range=_span(names, events.x),
+    )
+
+
+def _span(names: Sequence[str], values: Tensor) -> dict[str, tuple[float, float]]:
+    """Lowest and highest value of each column."""
+    ends = torch.stack([values.amin(0), values.amax(0)], 1).double().tolist()
+    return {name: (low, high) for name, (low, high) in zip(names, ends, strict=True)}
 
 
 def _installed(package: str) -> bool:

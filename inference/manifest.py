@@ -60,11 +60,18 @@ class EstimatorEntry(Part):
 
 
 class Training(Part):
-    """The events that the estimator was trained on: number, SHA-256 of (x, theta, weight), lowest and highest theta by parameter."""
+    """The events that the estimator was trained on.
+
+    Attributes:
+        sha256: of (x, theta, weight) in float64.
+        range: lowest and highest value of each parameter.
+        feature_range: the same of each feature.
+    """
 
     events: Annotated[int, Field(ge=1)]
     sha256: Sha256
     range: dict[str, tuple[float, float]]
+    feature_range: dict[str, tuple[float, float]]
 
 
 class Score(Part):
@@ -177,9 +184,14 @@ def _one_line(text: str) -> str:
 def _problems(manifest: Manifest) -> Iterator[str]:
     """What contradicts itself or cannot be."""
     yield from problems_of_toy(manifest.toy)
-    names = manifest.toy.parameters.names
-    if set(manifest.training.range) != set(names):
-        yield f"training.range: expected the parameters {', '.join(names)}; got {', '.join(manifest.training.range) or 'none'}"
+    features = tuple(feature.name for feature in manifest.toy.features)
+    training = manifest.training
+    for what, names, found in (
+        ("range", manifest.toy.parameters.names, training.range),
+        ("feature_range", features, training.feature_range),
+    ):
+        if set(found) != set(names):
+            yield f"training.{what}: expected {', '.join(names)}; got {', '.join(found) or 'none'}"
     if manifest.rates is not None:
         yield from problems_of_rates(manifest.rates, manifest.toy)
     for name in REQUIRED:

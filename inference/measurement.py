@@ -1,0 +1,189 @@
+"""The whole measurement, from a bundle and a file of events to numbers, text and figures.
+
+`measure` fits and does every further analysis; `measure_file` is what ``touchneedle fit`` calls.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from touchneedle.conf.errors import InputError
+from touchneedle.inference.bundle import Bundle, load_bundle
+from touchneedle.inference.fit import FitResult, fit, profile_scan
+from touchneedle.inference.manifest import Manifest
+from touchneedle.inference.measurement_text import write_markdown
+from touchneedle.inference.plain_folder import write_folder
+from touchneedle.inference.read_events import read_events
+from touchneedle.inference.result import Result, plain
+from touchneedle.inference.terms import fit_limits
+from touchneedle.toys.base import Events
+
+Progress = Callable[[str], None]
+SCAN_POINTS = 25
+_SCAN_SIGMAS = 3.0
+_GOOD_RATES = 1e-3
+
+
+@dataclass(frozen=True)
+class Measurement(Result):
+    """What came out.
+
+    Attributes:
+        fit: the best fit.
+        further: every other result, by name (``scan_mu``).
+        manifest: of the bundle.
+        n_events: number of events, and the sum of their weights.
+        notes: what the reader has to know: fits that failed, points outside the training range.
+    """
+
+    fit: FitResult
+    further: dict[str, Any]
+    manifest: Manifest
+    n_events: int
+    sum_of_weights: float
+    notes: tuple[str, ...] = field(default=())
+
+    def summary(self) -> str:
+        """The text of the measurement, Markdown."""
+        return write_markdown(self)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Every result, and which bundle gave it."""
+        return {
+            "bundle": {"digest": self.manifest.digest, "estimator": self.manifest.estimator.name, "toy": self.manifest.toy.name},
+            "n_events": self.n_events,
+            "sum_of_weights": self.sum_of_weights,
+            "notes": list(self.notes),
+            "fit": _numbers(self.fit),
+            **{name: _numbers(result) for name, result in self.further.items()},
+        }
+
+
+def measure(bundle: Bundle, events: Events, scan: Sequence[str] | None = None, progress: Progress = lambda step: None) -> Measurement:
+    """Fit events and do every further analysis.
+
+    Args:
+        bundle: what to fit with.
+        events: the data.
+        scan: parameters whose profile likelihood is scanned; those of interest by default.
+        progress: told the name of each step as it begins.
+
+    Raises `InputError` for unknown parameters and an estimator whose likelihood is not a sum over events.
+    """
+    parameters = bundle.estimator.spec.parameters
+    scanned = [parameters.names[column] for column in parameters.interest] if scan is None else list(dict.fromkeys(scan))
+    for name in scanned:
+        parameters.index(name)
+    progress("fit")
+    best = fit(bundle.likelihood, events)
+    further = _analyses(bundle, events, best, scanned, progress) if best.valid else {}
+    notes = _notes(bundle.manifest, events, best, further)
+    return Measurement(best, further, bundle.manifest, len(events), float(events.weight.double().sum()), tuple(notes))
+
+
+def _analyses(bundle: Bundle, events: Events, best: FitResult, scanned: Sequence[str], progress: Progress) -> dict[str, Any]:
+    """Everything beside the fit, by name. A new kind of result joins the measurement here, and nowhere else."""
+    found: dict[str, Any] = {}
+    for name in scanned:
+        progress(f"scan of {name}")
+        values = _scan_values(bundle, best, name)
+        found[f"scan_{name}"] = profile_scan(bundle.likelihood, events, name, values, best=best)
+    return found
+
+
+def measure_file(
+    bundle: str | Path,
+    events: str | Path,
+    output: str | Path,
+    scan: Sequence[str] | None = None,
+    weight: str = "",
+    progress: Progress = lambda step: None,
+) -> Measurement:
+    """Measure with a bundle and a file of events; write ``measurement.json``, ``measurement.md`` and figures to a new folder.
+
+    Raises `InputError` for whatever is wrong with the bundle, the file, the parameters or the folder.
+    """
+    folder = Path(output)
+    if folder.exists() or folder.is_symlink():
+        raise InputError(f"folder {folder}: expected one that does not exist yet; remove it or choose another")
+    progress("load")
+    loaded = load_bundle(bundle)
+    data = read_events(events, loaded.manifest.toy, weight)
+    measurement = measure(loaded, data, scan, progress)
+    progress("write")
+    write_folder(folder, _files(measurement))
+    return measurement
+
+
+@contextmanager
+def show_progress() -> Iterator[Progress]:
+    """A bar on the terminal that names the step and counts the time; silent elsewhere."""
+    from rich.console import Console
+    from rich.progress import BarColumn, TextColumn, TimeElapsedColumn
+    from rich.progress import Progress as Bar
+
+    console = Console(stderr=True)
+    with Bar(
+        TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal
+    ) as bar:
+        task = bar.add_task("start", total=None)
+        yield lambda step: bar.update(task, description=step)
+
+
+def _scan_values(bundle: Bundle, best: FitResult, name: str) -> Tensor:
+    """Values within 3 sigma of the best fit, inside the limits of a fit."""
+    column = best.names.index(name)
+    low, high = fit_limits(bundle.estimator)[:, column].tolist()
+    centre, reach = float(best.theta[column]), _SCAN_SIGMAS * float(best.sigma[column])
+    return torch.linspace(max(low, centre - reach), min(high, centre + reach), SCAN_POINTS, dtype=torch.float64)
+
+
+def _notes(manifest: Manifest, events: Events, best: FitResult, further: dict[str, Any]) -> Iterator[str]:
+    if not best.valid:
+        yield f"the fit is not valid: {best.reason}; nothing further was done"
+    if manifest.rates is not None and manifest.rates.worst_deviation > _GOOD_RATES:
+        yield f"expected events are described only to {manifest.rates.worst_deviation:.2g} of their total over the training range"
+    for text in manifest.outside_training(best.theta):
+        yield f"best fit outside the training range: {text}"
+    for column, feature in enumerate(manifest.toy.features):
+        low, high = manifest.training.feature_range[feature.name]
+        outside = int(((events.x[:, column] < low) | (events.x[:, column] > high)).sum())
+        if outside:
+            yield f"{outside} of {len(events)} events lie outside the simulated range of {feature.name} [{low:.4g}, {high:.4g}]"
+    for name, result in further.items():
+        failed = int((~result.valid).sum()) if isinstance(getattr(result, "valid", None), Tensor) else 0
+        if failed:
+            yield f"{name}: {failed} of {len(result.valid)} constrained fits did not converge"
+
+
+def _files(measurement: Measurement) -> dict[str, bytes]:
+    """Content of the folder, by file name."""
+    text = json.dumps({"result": "Measurement", **measurement.to_dict()}, indent=1, allow_nan=False) + "\n"
+    figures = dict(_figures({"fit": measurement.fit, **measurement.further}))
+    markdown = write_markdown(measurement, tuple(figures))
+    return {"measurement.json": text.encode(), "measurement.md": markdown.encode(), **figures}
+
+
+def _figures(results: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
+    """A figure of every result that has one, as PNG; none without matplotlib, which the base install does not have."""
+    for name, result in results.items():
+        try:
+            figure = result.draw()
+        except (AttributeError, InputError):
+            continue
+        buffer = BytesIO()
+        figure.savefig(buffer, format="png", dpi=150)
+        yield f"{name}.png", buffer.getvalue()
+
+
+def _numbers(result: Any) -> Any:
+    return result.to_dict() if isinstance(result, Result) else plain(result)
