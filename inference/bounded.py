@@ -12,9 +12,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from touchneedle.conf.errors import InputError
 
+# What a tensor counts at least: a million tiny layers take as long as one huge one.
+SMALLEST = 1_000
+
 
 class BoundedAllocation(TorchDispatchMode):
-    """Raises `InputError` once the tensors created inside hold more than ``limit`` numbers."""
+    """Raises `InputError` once the tensors created inside hold more than ``limit`` numbers (at least 1,000 each)."""
 
     def __init__(self, limit: int, what: str) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -30,10 +33,10 @@ class BoundedAllocation(TorchDispatchMode):
             self._allow(math.prod(args[0]))
         result = func(*args, **(kwargs or {}))
         if isinstance(result, Tensor):
-            self.made += result.numel()
+            self.made += max(SMALLEST, result.numel())
             self._allow(0)
         return result
 
     def _allow(self, more: int) -> None:
         if self.made + more > self.limit:
-            raise InputError(f"{self.what}: its options ask for more numbers than its weights could fill ({self.limit:,} allowed)")
+            raise InputError(f"{self.what}: its options ask for far more numbers than there are in its weights ({self.limit:,} allowed)")

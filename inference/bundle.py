@@ -23,7 +23,7 @@ from torch import Tensor
 from touchneedle.conf import registry
 from touchneedle.conf.errors import InputError
 from touchneedle.estimators.base import Estimator, build_estimator
-from touchneedle.inference.bounded import BoundedAllocation
+from touchneedle.inference.bounded import SMALLEST, BoundedAllocation
 from touchneedle.inference.bundle_readme import describe_bundle
 from touchneedle.inference.description import describe_estimator
 from touchneedle.inference.exported import ExportFailed, export_pt2, load_pt2
@@ -38,7 +38,7 @@ from touchneedle.toys.base import Events
 Format = Literal["pt2", "onnx"]
 EXPORTERS: dict[Format, Callable[[Estimator, Parity], dict[str, bytes]]] = {"pt2": export_pt2, "onnx": export_onnx}
 # A build makes masks and first weights beside the weights themselves.
-_TIMES_THE_WEIGHTS, _SPARE_NUMBERS = 32, 20_000_000
+_TIMES_THE_WEIGHTS, _SPARE_NUMBERS = 32, 10_000_000
 
 
 @dataclass(frozen=True)
@@ -186,7 +186,7 @@ def _rebuild(folder: Path, manifest: Manifest, weights: bytes) -> Estimator:
 
 
 def _allowed(tensors: dict[str, Tensor]) -> int:
-    return _TIMES_THE_WEIGHTS * sum(tensor.numel() for tensor in tensors.values()) + _SPARE_NUMBERS
+    return _TIMES_THE_WEIGHTS * sum(max(SMALLEST, tensor.numel()) for tensor in tensors.values()) + _SPARE_NUMBERS
 
 
 def _load_class(folder: Path, entry: EstimatorEntry) -> type:
