@@ -168,7 +168,7 @@ def base(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Shell:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
-    [("estimator=best_gaussian",), ("estimator=ratio_bce", "estimator.hidden=[16,16]", "ensemble=four", "trainer.max_epochs=4")],
+    [("estimator=best_gaussian",), ("estimator=mixture_density", "ensemble=four", "trainer.max_epochs=5")],
     ids=["closed_form", "ensemble"],
 )
 def test_a_bundle_gives_the_same_fit_with_the_base_install_alone(
