@@ -46,7 +46,10 @@ def family_of(estimator: Estimator) -> Family:
     """What was learned, by what the estimator can do beyond its ratio."""
     families: dict[str, Family] = {"signed": "signed ratio", "log_prob": "likelihood", "posterior_log_prob": "posterior"}
     able = members_of(estimator)[0].capabilities
-    return next((family for capability, family in families.items() if capability in able), "ratio")
+    for capability, family in families.items():
+        if capability in able:
+            return family
+    return "ratio"
 
 
 def registered_name(estimator: Estimator) -> str:

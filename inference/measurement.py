@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,9 @@ from touchneedle.conf.errors import InputError
 from touchneedle.inference.bundle import Bundle, load_bundle
 from touchneedle.inference.fit import FitResult, fit, profile_scan
 from touchneedle.inference.manifest import Manifest
-from touchneedle.inference.measurement_text import write_markdown
+from touchneedle.inference.measurement_result import Measurement
 from touchneedle.inference.plain_folder import write_folder
 from touchneedle.inference.read_events import read_events
-from touchneedle.inference.result import Result, plain
 from touchneedle.inference.terms import fit_limits
 from touchneedle.toys.base import Events
 
@@ -31,41 +29,6 @@ Progress = Callable[[str], None]
 SCAN_POINTS = 25
 _SCAN_SIGMAS = 3.0
 _GOOD_RATES = 1e-3
-
-
-@dataclass(frozen=True)
-class Measurement(Result):
-    """What came out.
-
-    Attributes:
-        fit: the best fit.
-        further: every other result, by name (``scan_mu``).
-        manifest: of the bundle.
-        n_events: number of events, and the sum of their weights.
-        notes: what the reader has to know: fits that failed, points outside the training range.
-    """
-
-    fit: FitResult
-    further: dict[str, Any]
-    manifest: Manifest
-    n_events: int
-    sum_of_weights: float
-    notes: tuple[str, ...] = field(default=())
-
-    def summary(self) -> str:
-        """The text of the measurement, Markdown."""
-        return write_markdown(self)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Every result, and which bundle gave it."""
-        return {
-            "bundle": {"digest": self.manifest.digest, "estimator": self.manifest.estimator.name, "toy": self.manifest.toy.name},
-            "n_events": self.n_events,
-            "sum_of_weights": self.sum_of_weights,
-            "notes": list(self.notes),
-            "fit": _numbers(self.fit),
-            **{name: _numbers(result) for name, result in self.further.items()},
-        }
 
 
 def measure(bundle: Bundle, events: Events, scan: Sequence[str] | None = None, progress: Progress = lambda step: None) -> Measurement:
@@ -169,7 +132,7 @@ def _files(measurement: Measurement) -> dict[str, bytes]:
     """Content of the folder, by file name."""
     text = json.dumps({"result": "Measurement", **measurement.to_dict()}, indent=1, allow_nan=False) + "\n"
     figures = dict(_figures({"fit": measurement.fit, **measurement.further}))
-    markdown = write_markdown(measurement, tuple(figures))
+    markdown = measurement.to_markdown(tuple(figures))
     return {"measurement.json": text.encode(), "measurement.md": markdown.encode(), **figures}
 
 
@@ -183,7 +146,3 @@ def _figures(results: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
         buffer = BytesIO()
         figure.savefig(buffer, format="png", dpi=150)
         yield f"{name}.png", buffer.getvalue()
-
-
-def _numbers(result: Any) -> Any:
-    return result.to_dict() if isinstance(result, Result) else plain(result)

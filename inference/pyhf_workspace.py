@@ -46,19 +46,12 @@ def pyhf_workspace(
     moved = {parameter: variations(estimator, rates, simulated.x, parameter) for parameter in constrained(estimator)}
     samples = []
     for k, process in enumerate(spec.processes):
-        counts = {
-            "": _template(observable, weight, nominal, k, bins),
-            **{
-                (parameter.name, side): _template(observable, weight, end, k, bins)
-                for parameter, ends in moved.items()
-                for side, end in zip(("hi", "lo"), ends, strict=True)
-            },
-        }
         modifiers: list[dict[str, Any]] = [{"name": poi.name, "type": "normfactor", "data": None}] if k == signal else []
-        for parameter in moved:
-            shape = {f"{side}_data": counts[parameter.name, side].tolist() for side in ("hi", "lo")}
+        for parameter, ends in moved.items():
+            high, low = (_template(observable, weight, end, k, bins).tolist() for end in ends)
+            shape = {"hi_data": high, "lo_data": low}
             modifiers.append({"name": parameter.name, "type": "histosys", "data": shape})
-        samples.append({"name": process, "data": counts[""].tolist(), "modifiers": modifiers})
+        samples.append({"name": process, "data": _template(observable, weight, nominal, k, bins).tolist(), "modifiers": modifiers})
     observed = np.histogram(learned_observable(estimator, data.x).numpy(), bins.numpy(), weights=data.weight.double().numpy())[0]
     bounds = [max(poi.bounds[0], -1e3), min(poi.bounds[1], 1e3)]
     parameters = [{"name": poi.name, "bounds": [bounds], "inits": [poi.nominal]}]
