@@ -2,16 +2,22 @@
 
 from touchneedle.inference.bundle import Bundle, load_bundle, save_bundle
 from touchneedle.inference.fit import FitResult, ProfileScan, fit, profile_scan
+from touchneedle.inference.interchange import write_iris_hep
 from touchneedle.inference.likelihood import Likelihood
+from touchneedle.inference.measurement import measure, measure_file
+from touchneedle.inference.measurement_result import Measurement
 from touchneedle.inference.pseudo_experiments import PseudoExperiments, draw_pseudo_experiments
 from touchneedle.inference.pseudo_fits import FitOptions, PseudoFits, fit_pseudo_experiments
+from touchneedle.inference.pyhf_workspace import pyhf_workspace
 from touchneedle.inference.rates import RateModel, fit_rate_model
+from touchneedle.inference.read_events import read_events
 
 __all__ = [
     "Bundle",
     "FitOptions",
     "FitResult",
     "Likelihood",
+    "Measurement",
     "ProfileScan",
     "PseudoExperiments",
     "PseudoFits",
@@ -21,6 +27,11 @@ __all__ = [
     "fit_pseudo_experiments",
     "fit_rate_model",
     "load_bundle",
+    "measure",
+    "measure_file",
     "profile_scan",
+    "pyhf_workspace",
+    "read_events",
     "save_bundle",
+    "write_iris_hep",
 ]

@@ -30,8 +30,7 @@ and these parameters, in this order (theta_0 is their nominal values):
 reads the features by name (columns in any order; a column `weight` counts if there is one), fits, scans, and writes
 numbers, text and figures. In Python:
 
-    from touchneedle.inference import fit, load_bundle
-    from touchneedle.inference.read_events import read_events
+    from touchneedle.inference import fit, load_bundle, read_events
 
     bundle = load_bundle("THIS_FOLDER")
     events = read_events("events.parquet", bundle.manifest.toy)

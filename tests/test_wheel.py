@@ -178,8 +178,7 @@ def test_a_bundle_gives_the_same_fit_with_the_base_install_alone(
     import pyarrow.parquet as pq
     import torch
 
-    from touchneedle.inference import fit, load_bundle
-    from touchneedle.inference.read_events import read_events
+    from touchneedle.inference import fit, load_bundle, read_events
 
     installed("run", *TINY, "evaluation.families=[fit]", *options)
     (record,) = (tmp_path / "results/local").glob("*.json")

@@ -10,10 +10,10 @@ import pytest
 import torch
 
 from touchneedle.benchmark.deploy import best_run
+from touchneedle.benchmark.exports import survey_exports
 from touchneedle.benchmark.records import Budget, EstimatorInfo, Metric, Record, ToyInfo, read_records, write_record
 from touchneedle.conf.errors import InputError
-from touchneedle.inference import fit, load_bundle
-from touchneedle.inference.read_events import read_events
+from touchneedle.inference import fit, load_bundle, read_events
 from touchneedle.toys.base import build_toy
 
 TINY = (
@@ -181,3 +181,10 @@ def test_loading_leaves_random_numbers_alone(bundle):
         warnings.simplefilter("error")
         load_bundle(bundle)
     assert torch.equal(torch.random.get_rng_state(), before)
+
+
+def test_the_survey_of_exports_says_what_works_and_why_not():
+    good, bad = survey_exports(["best_gaussian", "factorizable_flow"])
+    assert (good.estimator, good.format, good.cells[3]) == ("best_gaussian", "pt2", "yes")
+    assert (bad.size, bad.cells[3]) == (0, "no")
+    assert bad.reason
