@@ -8,6 +8,7 @@ sympy, which evaluates them. So `load_bundle` opens it for those who ask, and on
 
 from __future__ import annotations
 
+import copy
 import io
 import logging
 import warnings
@@ -30,15 +31,25 @@ class ExportFailed(InputError):
 
 
 class LogRatio(nn.Module):
-    """log_ratio of a float64 estimator as a plain module: x (n, d), theta (n, p) -> (n,)."""
+    """log_ratio of a copy of a float64 estimator as a plain module: x (n, d), theta (n, p) -> (n,)."""
 
     def __init__(self, estimator: Estimator) -> None:
         super().__init__()
-        self.estimator = estimator
+        self.estimator = _with_fixed_counts(copy.deepcopy(estimator).requires_grad_(False))
 
     def forward(self, x: Tensor, theta: Tensor) -> Tensor:
         """log_ratio without checks, casts and chunks, which are not for graphs."""
         return self.estimator._log_ratio(x, theta)
+
+
+def _with_fixed_counts(estimator: Estimator) -> Estimator:
+    """Buffers that count (numbers of steps) become plain integers, as a graph's form cannot depend on its data."""
+    for module in estimator.modules():
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            if buffer.ndim == 0 and not buffer.is_floating_point():
+                delattr(module, name)
+                setattr(module, name, buffer.item())
+    return estimator
 
 
 def export_pt2(estimator: Estimator, parity: Parity) -> dict[str, bytes]:
@@ -72,8 +83,6 @@ def load_pt2(path: Path, content: bytes) -> Callable[[Tensor, Tensor], Tensor]:
 
 def export_graph(module: nn.Module, parity: Parity) -> torch.export.ExportedProgram:
     """The graph of a module of (x, theta), for any number of events."""
-    for parameter in module.parameters():
-        parameter.requires_grad_(False)
     x, theta = (torch.tensor(rows[:7] or rows, dtype=torch.float64) for rows in (parity.x, parity.theta))
     rows = torch.export.Dim("n", min=1)
     return torch.export.export(module, (x, theta), dynamic_shapes=({0: rows}, {0: rows}), strict=False)
@@ -104,6 +113,8 @@ def quiet() -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, in one line of printable characters."""
+    """What went wrong at the root, in one line of printable characters."""
+    while error.__cause__ is not None:
+        error = error.__cause__
     lines = [line.strip() for line in str(error).splitlines() if line.strip()] or ["no message"]
-    return f"{type(error).__name__}: {lines[0][:160]}"
+    return f"{type(error).__name__}: {''.join(filter(str.isprintable, lines[0]))[:160]}"

@@ -7,7 +7,6 @@ the gradient is traced as operations (``make_fx``), then exported. Inputs are ``
 
 from __future__ import annotations
 
-import copy
 import importlib
 from typing import Any
 
@@ -34,7 +33,8 @@ def export_onnx(estimator: Estimator, parity: Parity) -> dict[str, bytes]:
             importlib.import_module(package)
         except ImportError as error:
             raise InputError(f"onnx: this needs the package {package}; pip install 'touchneedle[onnx]'") from error
-    log_ratio = LogRatio(_writable(estimator))
+    log_ratio = LogRatio(estimator)
+    _write_out_silu(log_ratio)
     with quiet(), failing_clearly():
         value = _to_onnx(log_ratio, parity, ["log_ratio"])
         both = _to_onnx(_with_gradient(log_ratio, parity), parity, ["log_ratio", "gradient"])
@@ -59,14 +59,12 @@ class _Silu(nn.Module):
         return value * value.sigmoid()
 
 
-def _writable(estimator: Estimator) -> Estimator:
-    """A copy in which every SiLU is written out."""
-    estimator = copy.deepcopy(estimator)
-    for module in list(estimator.modules()):
-        for name, child in module.named_children():
-            if isinstance(child, nn.SiLU):
-                setattr(module, name, _Silu())
-    return estimator.requires_grad_(False)
+def _write_out_silu(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, nn.SiLU):
+            setattr(module, name, _Silu())
+        else:
+            _write_out_silu(child)
 
 
 def _with_gradient(log_ratio: LogRatio, parity: Parity) -> nn.Module:

@@ -184,7 +184,7 @@ def test_loading_leaves_random_numbers_alone(bundle):
 
 
 def test_the_survey_of_exports_says_what_works_and_why_not():
-    good, bad = survey_exports(["best_gaussian", "factorizable_flow"])
+    good, bad = survey_exports(["best_gaussian", "template_histogram"])
     assert (good.estimator, good.format, good.cells[3]) == ("best_gaussian", "pt2", "yes")
     assert (bad.size, bad.cells[3]) == (0, "no")
     assert bad.reason
