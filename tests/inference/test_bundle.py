@@ -161,7 +161,7 @@ def swap(rows):
         (lambda m: m.update(surprise=1), "corrupt"),
         (lambda m: m.pop("toy"), "corrupt"),
         (lambda m: swap(m["toy"]["features"]), "exported with a, b"),
-        (lambda m: m["toy"]["features"][0].update(name="c"), "exported with a, b"),
+        (lambda m: m["toy"]["features"][0].update(name="c"), "expected c, b; got a, b"),
         (lambda m: m["toy"]["features"][0].update(name="b"), "each once"),
         (lambda m: swap(m["toy"]["parameters"]["parameters"]), "exported with mu, nu"),
         (lambda m: m["toy"]["parameters"]["parameters"][1]["constraint"].update(sigma=-1), "positive width"),
