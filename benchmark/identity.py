@@ -12,7 +12,7 @@ from touchneedle.toys.base import build_toy
 
 # Raised when the same configuration would train (or score) to other numbers.
 TRAINING_VERSION = 1
-METRICS_VERSION = 5
+METRICS_VERSION = 6
 NOT_IN_IDENTITY = ("name", "accelerator", "progress", "threads")
 
 

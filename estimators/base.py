@@ -16,8 +16,10 @@ from __future__ import annotations
 
 import copy
 import itertools
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -34,6 +36,22 @@ Design = Literal["prior", "templates", "templates_joint", "pairs", "nominal"]
 # memory alone limits.
 ROWS_IN_CACHE = 2**12
 ROWS_IN_MEMORY = 2**18
+
+
+# Share of its width by which the range may be left: the extremes of another thousand draws from the same prior are allowed.
+RANGE_MARGIN = 0.15
+
+
+class OutsideTrainedRange(UserWarning):
+    """An answer at a theta that no training event had: an extrapolation."""
+
+
+@contextmanager
+def extrapolation_allowed() -> Iterator[None]:
+    """Without the warning: for those who ask outside the trained range on purpose."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", OutsideTrainedRange)
+        yield
 
 
 @dataclass(frozen=True)
@@ -76,12 +94,16 @@ class Estimator(nn.Module, ABC):
     additive: ClassVar[bool] = True
 
     nominal: Tensor
+    trained_range: Tensor
 
     def __init__(self, spec: ToySpec, config: Any) -> None:
         super().__init__()
         self.spec = spec
         self.config = config
         self.register_buffer("nominal", spec.parameters.nominal.float())
+        self._warned = False
+        ends = torch.tensor([[-torch.inf], [torch.inf]])
+        self.register_buffer("trained_range", ends.expand(2, spec.theta_dim).clone())
 
     # What an author writes: _log_ratio always, the rest where the method learns or can do more.
 
@@ -120,8 +142,10 @@ class Estimator(nn.Module, ABC):
     # Training.
 
     def prepare(self, source: EventSource) -> None:
-        """See the training events once before training: standardisation, closed-form fits."""
+        """See the training events once before training: standardisation, closed-form fits, the range of theta."""
         self._prepare(source)
+        if not self.needs_truth:
+            self.trained_range = self._cast(torch.stack(_theta_range(source)))
 
     def stages(self) -> tuple[Stage, ...]:
         """Training stages in order; one with all parameters by default, none if there are no parameters."""
@@ -138,11 +162,13 @@ class Estimator(nn.Module, ABC):
     # The one idea.
 
     def log_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
-        """log p(x|theta) - log p(x|theta_0), shape (n,); NaN where a signed ratio is <= 0."""
+        """log p(x|theta) - log p(x|theta_0), shape (n,); NaN where a signed ratio is <= 0; warns outside the trained range."""
+        self.warn_outside(theta)
         return self._in_chunks(self._log_ratio, x, theta)
 
     def log_ratio_grid(self, x: Tensor, theta: Tensor) -> Tensor:
         """``log_ratio`` of every event x (n, d) at every point theta (m, p): shape (n, m), in chunks of events."""
+        self.warn_outside(theta)
         home = x.device
         x = self._cast(check_matrix("x", x, self.spec.x_dim))
         theta = self._cast(check_matrix("theta", theta, self.spec.theta_dim))
@@ -173,6 +199,7 @@ class Estimator(nn.Module, ABC):
 
     def log_prob(self, x: Tensor, theta: Tensor) -> Tensor:
         """log p(x|theta), shape (n,)."""
+        self.warn_outside(theta)
         return self._in_chunks(self._log_prob, x, theta)
 
     def sample(self, theta: Tensor, generator: torch.Generator) -> Tensor:
@@ -198,6 +225,21 @@ class Estimator(nn.Module, ABC):
         """What an answer costs in the method's own terms (steps, evaluations of a network); part of a record's cost."""
         return {}
 
+    def warn_outside(self, theta: Tensor) -> None:
+        """Warn (`OutsideTrainedRange`) once of the parameters that lie where no training event was; theta (..., p)."""
+        if self._warned or theta.shape[-1:] != self.trained_range.shape[-1:]:
+            return
+        low, high = self.trained_range.to(theta)
+        margin = RANGE_MARGIN * (high - low)
+        beyond = (theta < low - margin) | (theta > high + margin)
+        outside = beyond.reshape(-1, len(low)).any(0)
+        if not bool(outside.any()):
+            return
+        self._warned = True
+        found = [f"{self.spec.parameters.names[k]} in [{low[k]:.3g}, {high[k]:.3g}]" for k in outside.nonzero().flatten().tolist()]
+        message = f"{type(self).__name__} was trained with {', '.join(found)} and is asked outside: its answers are extrapolations there"
+        warnings.warn(message, OutsideTrainedRange, stacklevel=3)
+
     # Housekeeping.
 
     @property
@@ -217,7 +259,9 @@ class Estimator(nn.Module, ABC):
         return ROWS_IN_CACHE if network and self.device.type == "cpu" else ROWS_IN_MEMORY
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
-        """Restore a ``state_dict`` whose buffers may have been sized in ``prepare``."""
+        """Restore a ``state_dict`` whose buffers may have been sized in ``prepare``; one without a trained range keeps none."""
+        ranges = {name: buffer for name, buffer in self.named_buffers() if name.endswith("trained_range")}
+        tensors = {**ranges, **tensors}
         for name, buffer in list(self.named_buffers()):
             if name in tensors and tensors[name].shape != buffer.shape:
                 owner, _, leaf = name.rpartition(".")
@@ -262,6 +306,13 @@ class Estimator(nn.Module, ABC):
         values = {name: getattr(events, name) for name in _FLOAT_COLUMNS}
         columns: dict[str, Any] = {name: None if value is None else self._cast(value) for name, value in values.items()}
         return Events(label=events.label, **columns)
+
+
+def _theta_range(source: EventSource) -> tuple[Tensor, Tensor]:
+    """Lowest and highest theta of training events, each (p,)."""
+    batches = (source,) if isinstance(source, Events) else source.batches(65_536)
+    ends = [torch.stack([batch.theta.amin(0), batch.theta.amax(0)]) for batch in batches]
+    return torch.stack([low for low, _ in ends]).amin(0), torch.stack([high for _, high in ends]).amax(0)
 
 
 _FLOAT_COLUMNS = ("x", "theta", "weight", "generated_at", "joint_log_ratio", "joint_score")

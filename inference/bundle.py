@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import copy
 import hashlib
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,17 +58,6 @@ class Bundle:
         """The likelihood of real events, with rates where the bundle has them."""
         rates = self.manifest.rates
         return Likelihood(self.estimator, None if rates is None else rates.rates)
-
-    def log_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
-        """log p(x|theta) - log p(x|theta_0), shape (n,); warns outside the training range."""
-        self.warn_outside(theta)
-        return self.estimator.log_ratio(x, theta)
-
-    def warn_outside(self, theta: Tensor) -> None:
-        """One warning if some theta (n, p) or (p,) lies outside the training range."""
-        outside = self.manifest.outside_training(theta.detach())
-        if outside:
-            warnings.warn(f"theta outside the training range: {'; '.join(outside)}", stacklevel=3)
 
 
 def save_bundle(

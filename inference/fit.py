@@ -1,221 +1,189 @@
-"""Fits of real events: MINUIT with analytic gradients, and profile scans.
+"""Fits of real events: MINUIT with analytic gradients, Newton's last steps, errors from the Hessian.
 
-`fit` minimises -ln L by MIGRAD (James and Roos 1975, Comput. Phys. Commun. 10, 343) within the bounds and
-takes sigma from HESSE. Pseudo-experiments by the hundred have their own, batched, path
-(`touchneedle.inference.pseudo_fits`); tests check one against the other.
+`fit` maximises ln L by MIGRAD within the bounds, arrives by Newton's method, and takes errors from second derivatives.
+Pseudo-experiments by the hundred have their own, batched, path (`touchneedle.inference.pseudo_fits`); tests check one
+against the other.
 """
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-import numpy as np
 import torch
-from iminuit import Minuit
 from torch import Tensor
 
-from touchneedle.conf.errors import InputError
-from touchneedle.inference.likelihood import EventObjective, Likelihood
+from touchneedle.inference.curvature import Peak, find_peak
+from touchneedle.inference.fit_result import FitResult, Minimum
+from touchneedle.inference.fittable import (
+    Fittable,
+    Objective,
+    check_events,
+    check_positive,
+    count_non_positive,
+    region,
+    search_limits,
+    step_sizes,
+)
+from touchneedle.inference.maximise import Region
+from touchneedle.inference.minuit import NOT_FINITE, Found, migrad
 from touchneedle.inference.normalisation import RADIUS, LocalNormalisation, fit_local_normalisation
 from touchneedle.inference.polynomial import Ball
 from touchneedle.inference.terms import fit_limits
-from touchneedle.toys.base import Events, ParameterSpace
+from touchneedle.inference.weighted import sandwich_covariance
+from touchneedle.toys.base import EventSource
 
-_HUGE = 1e100
-_ROW = torch.zeros(1, dtype=torch.int64)
+__all__ = ["FitResult", "fit", "fit_limits", "step_sizes"]
 
-
-@dataclass(frozen=True)
-class FitResult:
-    """A best fit.
-
-    Attributes:
-        theta: best fit (p,).
-        sigma: standard errors from the Hessian (p,); NaN where there are none.
-        covariance: (p, p).
-        value: ln L at the best fit, up to a constant.
-        valid: converged, with a positive definite Hessian.
-        calls: evaluations of ln L.
-        reason: why it is not valid; empty otherwise.
-        normalisation: the local normalisation that was used, if any.
-    """
-
-    names: tuple[str, ...]
-    theta: Tensor
-    sigma: Tensor
-    covariance: Tensor
-    value: float
-    valid: bool
-    calls: int
-    reason: str = ""
-    normalisation: LocalNormalisation | None = None
+_RIVAL = 9.0
+_DISTINCT = 0.5
+_EDM = 1e-4
+_TRAINED_SIGMA = 3.0
 
 
-@dataclass(frozen=True)
-class ProfileScan:
-    """Profile likelihood along one parameter.
-
-    Attributes:
-        values: scanned values (m,).
-        t: 2 [ln L(best) - max ln L at the value] (m,); never negative.
-        theta: maximum at each value (m, p).
-        valid: whether each constrained fit converged (m,).
-    """
-
-    parameter: str
-    values: Tensor
-    t: Tensor
-    theta: Tensor
-    valid: Tensor
-
-
-def fit(likelihood: Likelihood, events: Events, start: Tensor | None = None, auxiliary: Tensor | None = None) -> FitResult:
+def fit(
+    likelihood: Fittable,
+    events: EventSource,
+    start: Tensor | None = None,
+    auxiliary: Tensor | None = None,
+    *,
+    starts: int = 1,
+    seed: int = 0,
+    asimov: bool = False,
+) -> FitResult:
     """Maximise ln L of some events over all parameters, within their bounds and flat priors (see `fit_limits`).
 
     Args:
         likelihood: what to maximise.
-        events: the data.
+        events: the data. If they are weighted, errors are those of the sandwich (`touchneedle.inference.weighted`).
         start: starting point (p,), or several (s, p) of which the best maximum is kept; nominal by default.
         auxiliary: measured values of the constrained nuisances (p,); nominal by default.
+        starts: number of starting points; those beyond ``start`` are Sobol points of the fit's limits.
+        seed: of the Sobol points.
+        asimov: the weights are expected numbers of events, so that the Hessian alone gives the errors.
 
     An estimator that is not normalised is normalised around its own fit, twice (see `normalisation`).
-    Raises `InputError` for a start outside the bounds.
+    Raises `InputError` for a start outside the bounds or where ln L of a signed density does not exist, and for events
+    that cannot be fitted (none, not numbers, no positive weight).
     """
     parameters = likelihood.parameters
-    starts = torch.atleast_2d(parameters.nominal if start is None else start.double())
-    parameters.check(starts)
-    result = _best(likelihood, events, starts, auxiliary)
+    given = torch.atleast_2d(parameters.nominal if start is None else start.double())
+    parameters.check(given)
+    weighted = check_events(likelihood, events)
+    auxiliary = parameters.nominal if auxiliary is None else auxiliary.double()
+    for point in given:
+        check_positive(likelihood, point, events)
+    data = _Data(likelihood, events, auxiliary)
+    result = data.best(torch.cat([given, sobol_starts(likelihood, starts - len(given), seed)]))
     for _ in range(2):
-        local = _normalise_at(likelihood, result)
+        local = data.normalise_at(result)
         if local is None:
-            return result
-        calls = result.calls
-        result = _best(likelihood.normalised_by(local), events, result.theta[None], auxiliary, calls)
+            break
+        data = replace(data, likelihood=at_best(likelihood, local))
+        again = data.best(result.theta[None])
+        result = replace(again, calls=result.calls + again.calls, starts=result.starts, normalisation=local)
+    if weighted and not asimov and result.valid:
+        covariance = sandwich_covariance(data.likelihood, events, result)
+        return replace(result, covariance=covariance, weighted=True)
     return result
 
 
-def profile_scan(
-    likelihood: Likelihood, events: Events, parameter: str, values: Tensor, auxiliary: Tensor | None = None, best: FitResult | None = None
-) -> ProfileScan:
-    """Maximise ln L over all other parameters at each value of one; raises `InputError` outside its bounds."""
-    column = likelihood.parameters.index(parameter)
-    best = fit(likelihood, events, auxiliary=auxiliary) if best is None else best
-    objective = likelihood.normalised_by(best.normalisation).objective(events, auxiliary)
-    maxima = []
-    start = best.theta
-    for value in values.double():
-        start = start.clone()
-        start[column] = value
-        likelihood.parameters.check(start)
-        maxima.append(_migrad(objective, start, likelihood.parameters, fixed=column))
-        start = maxima[-1].theta
-    top = max(best.value, *(m.value for m in maxima)) if maxima else best.value
-    t = torch.tensor([2 * (top - m.value) for m in maxima], dtype=torch.float64)
-    theta = torch.stack([m.theta for m in maxima]) if maxima else torch.empty(0, len(best.theta), dtype=torch.float64)
-    return ProfileScan(parameter, values.double(), t, theta, torch.tensor([m.valid for m in maxima], dtype=torch.bool))
+def at_best(likelihood: Any, normalisation: LocalNormalisation | None) -> Any:
+    """The likelihood with the local normalisation of a fit, if it has one."""
+    return likelihood if normalisation is None else likelihood.normalised_by(normalisation)
 
 
-def _best(likelihood: Likelihood, events: Events, starts: Tensor, auxiliary: Tensor | None, calls: int = 0) -> FitResult:
-    objective = likelihood.objective(events, auxiliary)
-    results = [_migrad(objective, start, likelihood.parameters) for start in starts]
-    best = max(results, key=lambda result: (result.valid, result.value))
-    calls += sum(result.calls for result in results)
-    return FitResult(**{**best.__dict__, "calls": calls, "normalisation": likelihood.normalisation})
+def sobol_starts(likelihood: Fittable, count: int, seed: int) -> Tensor:
+    """Scrambled Sobol points (count, p) of the fit's limits, where they are within 3 sigma of the prior."""
+    parameters = likelihood.parameters
+    if count <= 0:
+        return torch.empty(0, len(parameters), dtype=torch.float64)
+    edge = torch.full((len(parameters),), _TRAINED_SIGMA, dtype=torch.float64)
+    low, high = search_limits(likelihood)
+    low, high = torch.maximum(low, parameters.from_normal(-edge)), torch.minimum(high, parameters.from_normal(edge))
+    unit = torch.quasirandom.SobolEngine(len(parameters), scramble=True, seed=seed).draw(count, dtype=torch.float64)
+    return low + (high - low) * unit
 
 
-def _normalise_at(likelihood: Likelihood, result: FitResult) -> LocalNormalisation | None:
-    if likelihood.estimator.normalised:
-        return None
-    covariance = result.covariance if result.valid else torch.diag(step_sizes(likelihood.parameters) ** 2)
-    return fit_local_normalisation(likelihood.estimator, Ball.around(result.theta, covariance, RADIUS, likelihood.parameters))
+@dataclass(frozen=True)
+class _Data:
+    """One data set and its likelihood."""
+
+    likelihood: Fittable
+    events: EventSource
+    auxiliary: Tensor
+
+    def best(self, starts: Tensor) -> FitResult:
+        """The best maximum from starts (s, p), with its rivals."""
+        parameters = self.likelihood.parameters
+        objective = self.likelihood.objective(self.events, self.auxiliary)
+        limits = search_limits(self.likelihood)
+        found = [migrad(objective, start, parameters, limits) for start in starts]
+        best = max(found, key=lambda one: (not one.reason, one.value))
+        peak = _peak_of(objective, best, region(parameters, limits))
+        bad = count_non_positive(self.likelihood, peak.theta, self.events)
+        reason = f"density not positive at {bad} events" if bad else _reason(best, peak)
+        return FitResult(
+            parameters=parameters,
+            theta=peak.theta,
+            covariance=peak.covariance,
+            inverse_hessian=peak.covariance,
+            value=peak.value,
+            valid=not reason,
+            calls=peak.calls + sum(one.calls for one in found),
+            auxiliary=self.auxiliary,
+            reason=reason,
+            edm=peak.edm,
+            hessian=peak.method,
+            at_bound=tuple(name for name, held in zip(parameters.names, peak.blocked.tolist(), strict=True) if held),
+            minima=_minima(peak, found, step_sizes(parameters)),
+            starts=len(starts),
+            non_positive=bad,
+        )
+
+    def normalise_at(self, result: FitResult) -> LocalNormalisation | None:
+        """The local normalisation around a fit, for an estimator that needs one."""
+        estimator = getattr(self.likelihood, "estimator", None)
+        if estimator is None or estimator.normalised:
+            return None
+        known = result.valid and bool(result.covariance.isfinite().all())
+        covariance = result.covariance if known else torch.diag(step_sizes(result.parameters) ** 2)
+        return fit_local_normalisation(estimator, Ball.around(result.theta, covariance, RADIUS, result.parameters))
 
 
-def _migrad(objective: EventObjective, start: Tensor, parameters: ParameterSpace, fixed: int | None = None) -> FitResult:
-    cost = _Cost(objective)
-    # iminuit's protocols of cost functions know single numbers as arguments only, not one array.
-    value, gradient = cast(Any, cost.value), cast(Any, cost.gradient)
-    minuit = Minuit(value, start.numpy(), grad=gradient, name=parameters.names)
-    minuit.errordef = Minuit.LIKELIHOOD
-    minuit.errors = step_sizes(parameters).numpy()
-    limits = fit_limits(objective.estimator)
-    minuit.limits = [(low, high) for low, high in limits.T.tolist()]
-    if fixed is not None:
-        minuit.limits[fixed] = parameters.parameters[fixed].bounds
-        minuit.values[fixed] = float(start[fixed])
-        minuit.fixed[fixed] = True
-    minuit.migrad()
-    minuit.hesse()
-    return _result(minuit, cost, parameters)
+def _peak_of(objective: Objective, found: Found, allowed: Region) -> Peak:
+    if found.reason == NOT_FINITE:
+        return _no_peak(found)
+    return find_peak(objective, found.theta, found.sigma, allowed)
 
 
-def _result(minuit: Minuit, cost: _Cost, parameters: ParameterSpace) -> FitResult:
-    p = len(parameters)
-    found = minuit.covariance
-    covariance = torch.full((p, p), torch.nan, dtype=torch.float64) if found is None else torch.tensor(np.asarray(found))
-    reason = _reason(minuit)
-    return FitResult(
-        names=parameters.names,
-        theta=torch.tensor(np.asarray(minuit.values), dtype=torch.float64),
-        sigma=covariance.diagonal().sqrt(),
-        covariance=covariance,
-        value=-float(minuit.fval or 0.0),
-        valid=not reason,
-        calls=cost.calls,
-        reason=reason,
-    )
+def _no_peak(found: Found) -> Peak:
+    """What is known where ln L does not exist."""
+    nothing = torch.full((len(found.theta), len(found.theta)), torch.nan, dtype=torch.float64)
+    return Peak(found.theta, found.value, nothing, nothing, "differences", torch.nan, torch.zeros(len(found.theta), dtype=torch.bool), 0)
 
 
-def _reason(minuit: Minuit) -> str:
-    state = minuit.fmin
-    if state is None or not math.isfinite(state.fval) or state.fval >= _HUGE:
-        return "ln L is not finite"
-    if state.has_reached_call_limit:
-        return "call limit reached"
-    if not state.is_valid:
-        return f"no convergence (estimated distance to the minimum {state.edm:.2g})"
-    if not minuit.accurate:
-        return "Hessian not positive definite"
-    return ""
+def _reason(found: Found, peak: Peak) -> str:
+    """Why a fit is not valid; Newton may have arrived where MIGRAD gave up."""
+    if found.reason == NOT_FINITE:
+        return found.reason
+    if bool(peak.blocked.all()) and not bool(peak.covariance.isfinite().any()):
+        return "every parameter is at a bound, where ln L does not bend"
+    if not peak.curved:
+        return found.reason or "Hessian not positive definite"
+    return "" if peak.edm < _EDM else found.reason or f"no convergence (estimated distance to the maximum {peak.edm:.2g})"
 
 
-class _Cost:
-    """-ln L for MINUIT; value and gradient of the last point are kept, since both are asked for in turn."""
-
-    def __init__(self, objective: EventObjective) -> None:
-        self.objective = objective
-        self.calls = 0
-        self._key = b""
-        self._value, self._gradient = math.nan, np.empty(0)
-
-    def value(self, theta: np.ndarray) -> float:
-        self._evaluate(theta)
-        return self._value
-
-    def gradient(self, theta: np.ndarray) -> np.ndarray:
-        self._evaluate(theta)
-        return self._gradient
-
-    def _evaluate(self, theta: np.ndarray) -> None:
-        key = np.asarray(theta, dtype=np.float64).tobytes()
-        if key == self._key:
-            return
-        point = torch.tensor(np.asarray(theta, dtype=np.float64))[None]
-        if bool(point.isfinite().all()):
-            value, gradient = self.objective(point, _ROW)
-        else:
-            value, gradient = torch.full((1,), torch.nan), torch.zeros_like(point)
-        self.calls += 1
-        self._key = key
-        self._value = -float(value) if bool(value.isfinite()) else _HUGE
-        self._gradient = -gradient[0].nan_to_num().numpy()
-
-
-def step_sizes(parameters: ParameterSpace) -> Tensor:
-    """A tenth of each prior's standard width (p,): first steps of a search."""
-    one = torch.ones(len(parameters), dtype=torch.float64)
-    width = parameters.from_normal(one) - parameters.from_normal(-one)
-    if not bool((width > 0).all()):
-        raise InputError(f"parameters: expected priors of positive width; got {width.tolist()}")
-    return 0.05 * width
+def _minima(best: Peak, found: Sequence[Found], step: Tensor) -> tuple[Minimum, ...]:
+    """The best and its distinct rivals, in units of its errors (of first steps where it has none)."""
+    sigma = best.covariance.diagonal().sqrt()
+    sigma = torch.where(sigma.isfinite(), sigma, step)
+    kept = [Minimum(best.theta, 0.0)]
+    for one in sorted(found, key=lambda one: -one.value):
+        distance = 2 * (best.value - one.value)
+        if one.reason or distance > _RIVAL:
+            continue
+        if all(bool(((one.theta - other.theta).abs() > _DISTINCT * sigma).any()) for other in kept):
+            kept.append(Minimum(one.theta, distance))
+    return tuple(kept)

@@ -17,6 +17,7 @@ from torch import Tensor
 from touchneedle.conf.errors import InputError
 from touchneedle.estimators.base import Estimator
 from touchneedle.inference.normalisation import LocalNormalisation
+from touchneedle.inference.second_derivatives import weighted_curvature
 from touchneedle.inference.terms import ExactTerms, Rates, Summaries
 from touchneedle.toys.base import Events, ParameterSpace, expand_theta
 
@@ -54,6 +55,18 @@ class EventObjective:
             value.index_add_(0, place[chosen], weight * ratio)
             gradient.index_add_(0, place[chosen], weight[:, None] * score)
         return value, gradient
+
+    def curvature(self, theta: Tensor, rows: Tensor) -> Tensor:
+        """Minus the Hessian (e, p, p) of the data sets ``rows`` (e,) at theta (e, p), by automatic differentiation."""
+        matrix = self.terms.curvature(theta, self.data[rows])
+        position = torch.full((len(self.data),), -1)
+        position[rows] = torch.arange(len(rows))
+        place = position[self.owner]
+        for chosen in (place >= 0).nonzero().flatten().split(CHUNK_ROWS):
+            owner = place[chosen]
+            x = self.x[self.index[chosen]]
+            matrix = matrix + weighted_curvature(self.estimator, x, theta[owner], self.weight[chosen], owner, len(rows))
+        return matrix
 
 
 def ratio_and_score(estimator: Estimator, x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:

@@ -6,28 +6,29 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any
-
-import torch
-from torch import Tensor
 
 from touchneedle.conf.errors import InputError
 from touchneedle.inference.bundle import Bundle, load_bundle
-from touchneedle.inference.fit import FitResult, fit, profile_scan
+from touchneedle.inference.fit import FitResult, fit
+from touchneedle.inference.impacts import impacts
+from touchneedle.inference.intervals import profile_intervals
+from touchneedle.inference.likelihood import Likelihood
 from touchneedle.inference.manifest import Manifest
 from touchneedle.inference.measurement_result import Measurement
 from touchneedle.inference.plain_folder import write_folder
 from touchneedle.inference.read_events import read_events
-from touchneedle.inference.terms import fit_limits
+from touchneedle.inference.result import Result
+from touchneedle.inference.scan import profile_scan
 from touchneedle.toys.base import Events
 
 Progress = Callable[[str], None]
-SCAN_POINTS = 25
-_SCAN_SIGMAS = 3.0
+_LEVELS = (math.erf(1 / math.sqrt(2)), math.erf(2 / math.sqrt(2)))
 _GOOD_RATES = 1e-3
 
 
@@ -43,24 +44,32 @@ def measure(bundle: Bundle, events: Events, scan: Sequence[str] | None = None, p
     Raises `InputError` for unknown parameters and an estimator whose likelihood is not a sum over events.
     """
     parameters = bundle.estimator.spec.parameters
-    scanned = [parameters.names[column] for column in parameters.interest] if scan is None else list(dict.fromkeys(scan))
+    interest = [parameters.names[column] for column in parameters.interest]
+    scanned = interest if scan is None else list(dict.fromkeys(scan))
     for name in scanned:
         parameters.index(name)
     progress("fit")
     best = fit(bundle.likelihood, events)
-    further = _analyses(bundle, events, best, scanned, progress) if best.valid else {}
-    notes = _notes(bundle.manifest, events, best, further)
+    further: dict[str, Result] = {}
+    notes = list(_notes(bundle.manifest, events, best))
+    for name, analysis in _analyses(bundle.likelihood, events, best, interest, scanned) if best.valid else ():
+        progress(name)
+        try:
+            further[name] = analysis()
+        except InputError as error:
+            notes.append(str(error))
     return Measurement(best, further, bundle.manifest, len(events), float(events.weight.double().sum()), tuple(notes))
 
 
-def _analyses(bundle: Bundle, events: Events, best: FitResult, scanned: Sequence[str], progress: Progress) -> dict[str, Any]:
+def _analyses(
+    likelihood: Likelihood, events: Events, best: FitResult, interest: Sequence[str], scanned: Sequence[str]
+) -> Iterator[tuple[str, Callable[[], Result]]]:
     """Everything beside the fit, by name. A new kind of result joins the measurement here, and nowhere else."""
-    found: dict[str, Any] = {}
+    yield "intervals", lambda: profile_intervals(likelihood, events, best, level=_LEVELS)
     for name in scanned:
-        progress(f"scan of {name}")
-        values = _scan_values(bundle, best, name)
-        found[f"scan_{name}"] = profile_scan(bundle.likelihood, events, name, values, best=best)
-    return found
+        yield f"scan_{name}", partial(profile_scan, likelihood, events, name, best=best)
+    for name in interest if len(best.names) > 1 else ():
+        yield f"impacts_on_{name}", partial(impacts, likelihood, events, best, name)
 
 
 def measure_file(
@@ -102,15 +111,7 @@ def show_progress() -> Iterator[Progress]:
         yield lambda step: bar.update(task, description=step)
 
 
-def _scan_values(bundle: Bundle, best: FitResult, name: str) -> Tensor:
-    """Values within 3 sigma of the best fit, inside the limits of a fit."""
-    column = best.names.index(name)
-    low, high = fit_limits(bundle.estimator)[:, column].tolist()
-    centre, reach = float(best.theta[column]), _SCAN_SIGMAS * float(best.sigma[column])
-    return torch.linspace(max(low, centre - reach), min(high, centre + reach), SCAN_POINTS, dtype=torch.float64)
-
-
-def _notes(manifest: Manifest, events: Events, best: FitResult, further: dict[str, Any]) -> Iterator[str]:
+def _notes(manifest: Manifest, events: Events, best: FitResult) -> Iterator[str]:
     if not best.valid:
         yield f"the fit is not valid: {best.reason}; nothing further was done"
     if manifest.rates is not None and manifest.rates.worst_deviation > _GOOD_RATES:
@@ -122,10 +123,6 @@ def _notes(manifest: Manifest, events: Events, best: FitResult, further: dict[st
         outside = int(((events.x[:, column] < low) | (events.x[:, column] > high)).sum())
         if outside:
             yield f"{outside} of {len(events)} events lie outside the simulated range of {feature.name} [{low:.4g}, {high:.4g}]"
-    for name, result in further.items():
-        failed = int((~result.valid).sum()) if isinstance(getattr(result, "valid", None), Tensor) else 0
-        if failed:
-            yield f"{name}: {failed} of {len(result.valid)} constrained fits did not converge"
 
 
 def _files(measurement: Measurement) -> dict[str, bytes]:
@@ -136,12 +133,12 @@ def _files(measurement: Measurement) -> dict[str, bytes]:
     return {"measurement.json": text.encode(), "measurement.md": markdown.encode(), **figures}
 
 
-def _figures(results: dict[str, Any]) -> Iterator[tuple[str, bytes]]:
+def _figures(results: dict[str, Result]) -> Iterator[tuple[str, bytes]]:
     """A figure of every result that has one, as PNG; none without matplotlib, which the base install does not have."""
     for name, result in results.items():
         try:
             figure = result.draw()
-        except (AttributeError, InputError):
+        except (ImportError, InputError):
             continue
         buffer = BytesIO()
         figure.savefig(buffer, format="png", dpi=150)

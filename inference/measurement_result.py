@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any
 
 from touchneedle.inference.fit import FitResult
 from touchneedle.inference.manifest import Manifest
-from touchneedle.inference.result import Result, plain
+from touchneedle.inference.result import Result
 
 
 @dataclass(frozen=True)
@@ -25,7 +24,7 @@ class Measurement(Result):
     """
 
     fit: FitResult
-    further: dict[str, Any]
+    further: dict[str, Result]
     manifest: Manifest
     n_events: int
     sum_of_weights: float
@@ -42,16 +41,15 @@ class Measurement(Result):
             "n_events": self.n_events,
             "sum_of_weights": self.sum_of_weights,
             "notes": list(self.notes),
-            "fit": _numbers(self.fit),
-            **{name: _numbers(result) for name, result in self.further.items()},
+            "fit": self.fit.to_dict(),
+            **{name: result.to_dict() for name, result in self.further.items()},
         }
 
     def to_markdown(self, figures: tuple[str, ...] = ()) -> str:
         """What was fitted with what, the numbers with their errors, what is doubtful, and links to figures."""
-        lines = [*self._head(), "", *self._fit_table()]
-        for name, result in self.further.items():
-            if isinstance(result, Result):
-                lines += ["", f"## {name}", "", "```", result.summary(), "```"]
+        lines = self._head()
+        for name, result in {"fit": self.fit, **self.further}.items():
+            lines += ["", f"## {name}", "", "```", result.summary(), "```"]
         if self.notes:
             lines += ["", "## Note", "", *(f"- {note}" for note in self.notes)]
         lines += [line for figure in figures for line in ("", f"![{figure}]({figure})")]
@@ -67,23 +65,3 @@ class Measurement(Result):
             "",
             f"Bundle {manifest.digest[:12]}, trained on {manifest.training.events:,} simulated events{run}.",
         ]
-
-    def _fit_table(self) -> list[str]:
-        rows = ["| parameter | value | error | unit | kind |", "| --- | --- | --- | --- | --- |"]
-        values, sigmas = self.fit.theta.tolist(), self.fit.sigma.tolist()
-        for parameter, value, sigma in zip(self.manifest.toy.parameters.parameters, values, sigmas, strict=True):
-            kind = "of interest" if parameter.kind == "interest" else "nuisance"
-            rows.append(f"| {parameter.name} | {_rounded(value, sigma)} | {_rounded(sigma, sigma)} | {parameter.unit or '1'} | {kind} |")
-        state = "valid" if self.fit.valid else f"NOT VALID ({self.fit.reason})"
-        return [*rows, "", f"The fit is {state} after {self.fit.calls} evaluations; errors are from the Hessian of ln L."]
-
-
-def _rounded(value: float, sigma: float) -> str:
-    """A number to the second digit of its error."""
-    if not (math.isfinite(sigma) and sigma > 0 and math.isfinite(value)):
-        return f"{value:.6g}"
-    return f"{value:.{max(0, 1 - math.floor(math.log10(sigma)))}f}"
-
-
-def _numbers(result: Any) -> Any:
-    return result.to_dict() if isinstance(result, Result) else plain(result)

@@ -76,7 +76,7 @@ def network_error(likelihood: Likelihood, events: Events, result: FitResult) -> 
             total = torch.cat([total + normalisation[: len(total)], normalisation[len(total) :]])
         return total
 
-    shift = result.covariance @ _slopes(total_modes, result.theta, _STEP * step_sizes(likelihood.parameters))
+    shift = result.inverse_hessian @ _slopes(total_modes, result.theta, _STEP * step_sizes(likelihood.parameters))
     covariance = shift @ shift.T
     return NetworkError(covariance, covariance.diagonal().sqrt(), (result.covariance + covariance).diagonal().sqrt())
 

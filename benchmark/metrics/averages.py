@@ -15,6 +15,7 @@ Average = tuple[float, float]
 """Value and standard error; NaN where there is too little to average."""
 
 NOTHING: Average = (math.nan, math.nan)
+TOO_FEW = "too few valid fits to average"
 
 
 def mean_and_error(values: Tensor, shared: float = 0.0) -> Average:
@@ -55,7 +56,7 @@ def share_error(share: float, n: int) -> float:
     return math.sqrt(padded * (1 - padded) / n)
 
 
-def value_row(name: str, value: Average, n: int, direction: Direction, at: Row, reason: str = "too few valid fits to average") -> Metric:
+def value_row(name: str, value: Average, n: int, direction: Direction, at: Row, reason: str = TOO_FEW) -> Metric:
     """The row of an average over ``n``, or n/a with the reason where there was too little to average."""
     if not math.isfinite(value[0]):
         return missing_fit(name, reason, **at)
@@ -63,9 +64,9 @@ def value_row(name: str, value: Average, n: int, direction: Direction, at: Row, 
     return Metric(family="fit", name=name, at=at, value=value[0], stderr=stderr, n=n, direction=direction)
 
 
-def target_row(name: str, value: Average, n: int, target: float, at: Row) -> Metric:
+def target_row(name: str, value: Average, n: int, target: float, at: Row, reason: str = TOO_FEW) -> Metric:
     """The row of an average that should be ``target``."""
-    return value_row(name, value, n, "target", {**at, "target": target})
+    return value_row(name, value, n, "target", {**at, "target": target}, reason)
 
 
 def missing_fit(name: str, reason: str, **at: Any) -> Metric:

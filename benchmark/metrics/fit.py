@@ -22,7 +22,7 @@ Rows, per parameter unless said:
   event, which leaves the expectation and removes most of the noise.
 * ``surface_error`` (rms of 10 surface fits against exact ones, in sigma), ``outside_share`` and ``failed_fits``:
   per point and number of events.
-* ``worst_bias``, ``worst_coverage``, ``interval_score``, ``minima``: see the modules of their names.
+* ``worst_bias``, ``worst_coverage``, ``interval_score``, ``minima``, ``solutions``: see the modules of their names.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ from touchneedle.benchmark.metrics.interval_score import interval_score_row
 from touchneedle.benchmark.metrics.minima import minima_rows
 from touchneedle.benchmark.metrics.retrained import retrained_scores
 from touchneedle.benchmark.metrics.scores import BOTH, REGULAR, MetricInfo, Row, Scores
+from touchneedle.benchmark.metrics.solutions import solution_rows
 from touchneedle.benchmark.metrics.worst import worst_rows
 from touchneedle.benchmark.records import Metric
 from touchneedle.conf.errors import InputError
@@ -44,6 +45,7 @@ from touchneedle.inference.mean_score import covariance_at, first_order_bias
 from touchneedle.inference.n_star import MAX_EVENTS, BiasCurve, NStar, bias_curve, n_star, reconcile
 
 RETRAINED = "evaluation.retrain, regular toy"
+SEVERAL = "exact toy that is not regular"
 METRICS = (
     MetricInfo("fit", "n_star", "events at which the bias reaches 0.2 oracle sigma (primary)", "higher", BOTH),
     MetricInfo("fit", "bias_vs_oracle", "mean difference to the oracle's fit of the same data, in oracle sigma", "target", BOTH),
@@ -62,10 +64,13 @@ METRICS = (
     MetricInfo("fit", "interval_score", "FAIR Universe score of the 68 % intervals, at a stated number of them", "higher", REGULAR),
     MetricInfo("fit", "training_spread", "standard deviation of the bias between retrained networks", "lower", RETRAINED),
     MetricInfo("fit", "minima", "distinct maxima of ln L within two sigma of the best, from many starts", "target"),
+    MetricInfo("fit", "solutions", "share of the exact solutions within five sigma that are found, at full statistics", "higher", SEVERAL),
+    MetricInfo("fit", "solution_shift", "best fit less the oracle's at the same solution, in oracle sigma", "target", SEVERAL),
 )
 NAMES = tuple(info.name for info in METRICS)
 JOINT = ("worst_bias", "worst_coverage", "interval_score")
-ELSEWHERE = ("minima", "training_spread")
+WITHOUT_REGULARITY = ("minima", "solutions", "solution_shift")
+ELSEWHERE = (*WITHOUT_REGULARITY, "training_spread")
 PER_POINT = tuple(name for name in NAMES if name not in JOINT + ELSEWHERE)
 SCORE_EVENTS = 20_000
 REPLICAS = 30
@@ -73,10 +78,10 @@ REPLICAS = 30
 
 def fit_scores(context: EvaluationContext) -> Scores:
     """Metric rows of the fit family, and one row per pseudo-experiment and parameter for ``fits.parquet``."""
-    scores = Scores(minima_rows(context))
+    scores = Scores([*minima_rows(context), *solution_rows(context)])
     reason = _unfit(context)
     if reason:
-        scores.metrics += [missing_fit(name, reason) for name in NAMES if name != "minima"]
+        scores.metrics += [missing_fit(name, reason) for name in NAMES if name not in WITHOUT_REGULARITY]
         return scores
     scores.add(_frozen_scores(context))
     scores.add(retrained_scores(context))

@@ -76,7 +76,12 @@ def _mean_count(counts: Tensor) -> tuple[float, float]:
 
 def count_maxima(context: EvaluationContext, estimator: Estimator, experiments: PseudoExperiments) -> Tensor:
     """Number of distinct maxima of each experiment (E,), float64."""
-    terms = _terms(context, estimator, experiments)
+    return torch.tensor([len(found) for found in find_maxima(context, estimator, experiments)], dtype=torch.float64)
+
+
+def find_maxima(context: EvaluationContext, estimator: Estimator, experiments: PseudoExperiments, window: float = WINDOW) -> list[Tensor]:
+    """Distinct maxima of each experiment, the best first, each (s, p); those within ``window`` of the best in 2 ln L."""
+    terms = prior_terms(context, estimator, experiments)
     repeated = _repeat(experiments, N_STARTS)
     objective = pseudo_objective(estimator, repeated, terms)
     problem = Problem(objective, terms, prior_covariance(terms.parameters, experiments.n_events))
@@ -84,11 +89,11 @@ def count_maxima(context: EvaluationContext, estimator: Estimator, experiments: 
     ends = problem.maximise(starts.flatten(0, 1), iterations=ITERATIONS)
     theta = ends.theta.reshape(starts.shape)
     value = _or_never(ends.value).reshape(N_STARTS, -1)
-    counts = [_distinct(estimator, experiments, e, terms, theta[:, e], value[:, e]) for e in range(len(experiments))]
-    return torch.tensor(counts, dtype=torch.float64)
+    return [_distinct(estimator, experiments, e, terms, theta[:, e], value[:, e], window) for e in range(len(experiments))]
 
 
-def _terms(context: EvaluationContext, estimator: Estimator, experiments: PseudoExperiments) -> ExactTerms:
+def prior_terms(context: EvaluationContext, estimator: Estimator, experiments: PseudoExperiments) -> ExactTerms:
+    """The exact terms of ln L, normalised over the whole prior."""
     parameters, rates = context.toy.spec.parameters, context.toy.rates
     terms = ExactTerms(parameters, rates, reference_rate(rates, experiments.theta_true), limits=fit_limits(estimator))
     middle = parameters.from_normal(torch.zeros(len(parameters), dtype=torch.float64))
@@ -117,13 +122,16 @@ def _repeat(experiments: PseudoExperiments, times: int) -> PseudoExperiments:
     )
 
 
-def _distinct(estimator: Estimator, experiments: PseudoExperiments, e: int, terms: ExactTerms, theta: Tensor, value: Tensor) -> int:
-    """Number of groups among the end points (s, p) of one experiment with ln L (s,)."""
+def _distinct(
+    estimator: Estimator, experiments: PseudoExperiments, e: int, terms: ExactTerms, theta: Tensor, value: Tensor, window: float
+) -> Tensor:
+    """The best of each group among the end points (s, p) of one experiment with ln L (s,), the best group first."""
     best = value.max()
     if not bool(best.isfinite()):
-        return 0
-    near = 2 * (best - value) <= WINDOW
-    theta, value = theta[near], value[near]
+        return theta[:0]
+    order = value.argsort(descending=True)
+    order = order[2 * (best - value[order]) <= window]
+    theta, value = theta[order], value[order]
     first, second = torch.triu_indices(len(theta), len(theta), offset=1)
     joined = torch.eye(len(theta), dtype=torch.bool)
     if len(first):
@@ -132,7 +140,7 @@ def _distinct(estimator: Estimator, experiments: PseudoExperiments, e: int, term
         lowest = _log_likelihood(estimator, experiments, e, terms, path.flatten(0, 1)).reshape(PATH_POINTS, -1).amin(0)
         same = 2 * (torch.minimum(value[first], value[second]) - lowest) <= BARRIER
         joined[first[same], second[same]] = joined[second[same], first[same]] = True
-    return _groups(joined)
+    return theta[_first_of_groups(joined)]
 
 
 def _log_likelihood(estimator: Estimator, experiments: PseudoExperiments, e: int, terms: ExactTerms, theta: Tensor) -> Tensor:
@@ -149,9 +157,9 @@ def _or_never(value: Tensor) -> Tensor:
     return torch.where(value.isnan(), -math.inf, value)
 
 
-def _groups(joined: Tensor) -> int:
-    """Number of connected groups of a symmetric adjacency (s, s)."""
+def _first_of_groups(joined: Tensor) -> Tensor:
+    """Whether a point is the first of its connected group in a symmetric adjacency (s, s): shape (s,)."""
     reach = joined
     for _ in range(len(joined)):
         reach = (reach.double() @ reach.double()) > 0
-    return len(torch.unique(reach, dim=0))
+    return reach.double().argmax(-1) == torch.arange(len(joined))

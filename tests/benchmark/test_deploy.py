@@ -13,6 +13,7 @@ from touchneedle.benchmark.deploy import best_run
 from touchneedle.benchmark.exports import survey_exports
 from touchneedle.benchmark.records import Budget, EstimatorInfo, Metric, Record, ToyInfo, read_records, write_record
 from touchneedle.conf.errors import InputError
+from touchneedle.estimators.base import extrapolation_allowed
 from touchneedle.inference import fit, load_bundle, read_events
 from touchneedle.toys.base import build_toy
 
@@ -69,14 +70,17 @@ def test_a_file_of_events_becomes_a_measurement(cli, bundle, tmp_path):
     told = json.loads((tmp_path / "out/measurement.json").read_text())
     expected = fit(load_bundle(bundle).likelihood, events)
     np.testing.assert_allclose(told["fit"]["theta"], expected.theta.tolist(), rtol=0, atol=1e-12)
-    scan = told["scan_shift"]
-    # At one sigma of a likelihood this close to a parabola, 2 Delta ln L = 1.
-    values, t = np.array(scan["values"]), np.array(scan["t"])
-    crossing = np.interp(float(expected.theta[0] + expected.sigma[0]), values, t)
-    assert abs(crossing - 1) < 0.1
+    scan, (interval, _) = told["scan_shift"], told["intervals"]["intervals"]
+    # The scan crosses 2 Delta ln L = 1 where the interval of one sigma ends.
+    assert abs(np.interp(interval["high"], scan["values"], scan["t"]) - 1) < 0.05
+    assert {one["parameter"] for one in told["impacts_on_shift"]["impacts"]} == {"offset", "log_scale"}
+    pytest.importorskip("matplotlib")
+    assert {path.name for path in (tmp_path / "out").glob("*.png")} == {
+        *("fit.png", "intervals.png", "scan_shift.png", "impacts_on_shift.png")
+    }
     text = (tmp_path / "out/measurement.md").read_text()
     assert "400 events fitted with best_gaussian" in text
-    assert "| shift |" in text
+    assert "impacts on shift" in text
 
 
 @pytest.mark.parametrize(
@@ -184,7 +188,8 @@ def test_loading_leaves_random_numbers_alone(bundle):
 
 
 def test_the_survey_of_exports_says_what_works_and_why_not():
-    good, bad = survey_exports(["best_gaussian", "template_histogram"])
+    with extrapolation_allowed():
+        good, bad = survey_exports(["best_gaussian", "template_histogram"])
     assert (good.estimator, good.format, good.cells[3]) == ("best_gaussian", "pt2", "yes")
     assert (bad.size, bad.cells[3]) == (0, "no")
     assert bad.reason

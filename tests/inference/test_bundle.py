@@ -13,7 +13,7 @@ from torch import nn
 
 from touchneedle.conf import registry
 from touchneedle.conf.errors import InputError
-from touchneedle.estimators.base import Estimator, build_estimator, register_estimator
+from touchneedle.estimators.base import Estimator, OutsideTrainedRange, build_estimator, register_estimator
 from touchneedle.inference import fit, fit_rate_model, load_bundle, save_bundle
 from touchneedle.inference.manifest import content_digest
 
@@ -117,10 +117,10 @@ def test_theta_outside_the_training_range_is_warned_of(folder, events):
     bundle = load_bundle(folder)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        bundle.log_ratio(events.x, events.theta)
-    high = bundle.manifest.training.range["nu"][1]
-    with pytest.warns(UserWarning, match=rf"nu = {high + 1:.4g}, trained in \[.*{high:.4g}\]") as caught:
-        bundle.log_ratio(events.x[:1], torch.tensor([0.0, high + 1], dtype=torch.float64))
+        bundle.estimator.log_ratio(events.x, events.theta)
+    low, high = bundle.manifest.training.range["nu"]
+    with pytest.warns(OutsideTrainedRange, match=rf"nu in \[{low:.3g}, {high:.3g}\]") as caught:
+        bundle.estimator.log_ratio(events.x[:1], torch.tensor([0.0, 2 * high - low], dtype=torch.float64))
     assert len(caught) == 1
 
 

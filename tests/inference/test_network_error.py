@@ -47,7 +47,7 @@ class Uncertain(Estimator):
 
 
 def fitted(estimator: Estimator, events: Events) -> FitResult:
-    return fit(Likelihood(estimator.double()), events)
+    return fit(Likelihood(estimator.double()), events, asimov=True)
 
 
 def data(n: int = 400) -> Events:
