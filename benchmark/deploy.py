@@ -47,6 +47,8 @@ def summary(folder: Path) -> str:
     """What a bundle holds, for the terminal: how well its rates are described, and which graphs it has."""
     manifest = read_manifest(folder, read_plain(folder, MANIFEST))
     lines = [f"{manifest.estimator.name} on {manifest.toy.name}: {folder}"]
+    if manifest.source is not None and manifest.source.failed:
+        lines.append(f"beware: it fails {', '.join(manifest.source.failed)}")
     if manifest.rates is not None:
         lines.append(f"rates: described to {manifest.rates.worst_deviation:.2g} of the total rate at worst")
     return "\n".join(lines + [f"{name}: {said}" for name, said in manifest.exports.items()])

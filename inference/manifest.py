@@ -97,6 +97,11 @@ class Source(Part):
     gates: dict[str, str] = Field(default_factory=dict)
     scores: tuple[Score, ...] = ()
 
+    @property
+    def failed(self) -> list[str]:
+        """Gates that the run does not pass."""
+        return [name for name, state in self.gates.items() if state == "fail"]
+
 
 class Manifest(Part):
     """What a bundle says of itself.

@@ -114,6 +114,8 @@ def show_progress() -> Iterator[Progress]:
 def _notes(manifest: Manifest, events: Events, best: FitResult) -> Iterator[str]:
     if not best.valid:
         yield f"the fit is not valid: {best.reason}; nothing further was done"
+    if manifest.source is not None and manifest.source.failed:
+        yield f"the benchmark found that this estimator fails {', '.join(manifest.source.failed)}"
     if manifest.rates is not None and manifest.rates.worst_deviation > _GOOD_RATES:
         yield f"expected events are described only to {manifest.rates.worst_deviation:.2g} of their total over the training range"
     for text in manifest.outside_training(best.theta):

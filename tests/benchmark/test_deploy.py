@@ -2,6 +2,7 @@
 
 import json
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pyarrow as pa
@@ -14,7 +15,7 @@ from touchneedle.benchmark.exports import survey_exports
 from touchneedle.benchmark.records import Budget, EstimatorInfo, Metric, Record, ToyInfo, read_records, write_record
 from touchneedle.conf.errors import InputError
 from touchneedle.estimators.base import extrapolation_allowed
-from touchneedle.inference import fit, load_bundle, read_events
+from touchneedle.inference import fit, load_bundle, measure, read_events
 from touchneedle.toys.base import build_toy
 
 TINY = (
@@ -122,6 +123,14 @@ def test_a_fit_that_is_not_valid_says_so_and_exits_with_1(cli, bundle, tmp_path)
     told = json.loads((tmp_path / "out/measurement.json").read_text())
     assert told["fit"]["valid"] is False
     assert "outside the simulated range of x" in " ".join(told["notes"])
+
+
+def test_gates_that_failed_are_told_with_every_measurement(bundle, tmp_path):
+    loaded = load_bundle(bundle)
+    source = loaded.manifest.source.model_copy(update={"gates": {"gate_bias": "fail", "gate_coverage": "pass"}})
+    worse = replace(loaded, manifest=loaded.manifest.model_copy(update={"source": source}))
+    events = write_events(tmp_path / "events.parquet")
+    assert measure(worse, events, scan=[]).notes == ("the benchmark found that this estimator fails gate_bias",)
 
 
 def test_weights_count(bundle, tmp_path):
