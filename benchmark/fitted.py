@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,13 +16,11 @@ from touchneedle.benchmark.records import read_record, record_path
 from touchneedle.benchmark.seeding import derive_seed
 from touchneedle.benchmark.store import clear_unfinished_fit, load_fit, load_weights, save_fit
 from touchneedle.benchmark.training_log import TrainingLog
+from touchneedle.conf import registry
 from touchneedle.conf.errors import InputError, SkipCell
 from touchneedle.estimators.base import Estimator, build_estimator
-from touchneedle.estimators.ensemble import AveragedEnsemble, Ensemble
-from touchneedle.estimators.wifi_ensemble import WifiEnsemble
+from touchneedle.estimators.ensemble import Ensemble
 from touchneedle.toys.base import Events, Toy
-
-ENSEMBLES = {"mean": Ensemble, "average": AveragedEnsemble, "wifi": WifiEnsemble}
 
 
 def fitted(config: ExperimentConfig, toy: Toy, fit_id: str) -> tuple[Estimator, TrainingLog]:
@@ -39,6 +38,14 @@ def fitted(config: ExperimentConfig, toy: Toy, fit_id: str) -> tuple[Estimator, 
         log = _train_members(estimator, training_events(config, toy), config, seed)
         save_fit(results, fit_id, estimator, log)
     return estimator, log
+
+
+def restored(config: ExperimentConfig, toy: Toy, fit_id: str) -> Estimator:
+    """The estimator with the weights kept for a fit, never trained anew; raises `InputError` if there are none."""
+    estimator = _build(config, toy, fit_seed(config))
+    if load_fit(Path(config.results), fit_id, estimator) is None:
+        raise InputError(f"no weights under {config.results}/fits/{fit_id}; run that cell again")
+    return estimator
 
 
 def training_events(config: ExperimentConfig, toy: Toy) -> Events:
@@ -82,7 +89,10 @@ def _build(config: ExperimentConfig, toy: Toy, seed: int) -> Estimator:
     # Members of a bootstrap start from the same weights.
     seeds = [derive_seed(seed, "member", k if ensemble.resample == "seed" else 0) for k in range(ensemble.members)]
     members = [_build_one(config, toy, member_seed) for member_seed in seeds]
-    return members[0] if len(members) == 1 else ENSEMBLES[ensemble.combine](members)
+    if len(members) == 1:
+        return members[0]
+    combination: Any = registry.ensembles.load(ensemble.combine)
+    return combination(members)
 
 
 def _build_one(config: ExperimentConfig, toy: Toy, seed: int) -> Estimator:

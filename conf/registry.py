@@ -104,6 +104,12 @@ ESTIMATOR_TABLE = {
     "zuko_realnvp": "touchneedle.estimators.zuko_realnvp:ZukoRealnvp",
 }
 
+ENSEMBLE_TABLE = {
+    "average": "touchneedle.estimators.ensemble:AveragedEnsemble",
+    "mean": "touchneedle.estimators.ensemble:Ensemble",
+    "wifi": "touchneedle.estimators.wifi_ensemble:WifiEnsemble",
+}
+
 BUILT_IN = "touchneedle"
 Component = TypeVar("Component", bound=type)
 
@@ -118,7 +124,7 @@ class Entry:
 
 
 class Registry:
-    """Names of one kind of component (``toy`` or ``estimator``), imported only when chosen."""
+    """Names of one kind of component (``toy``, ``estimator`` or ``ensemble``), imported only when chosen."""
 
     def __init__(self, kind: str, table: Mapping[str, str]) -> None:
         self.kind = kind
@@ -200,6 +206,8 @@ class Registry:
 
 toys = Registry("toy", TOY_TABLE)
 estimators = Registry("estimator", ESTIMATOR_TABLE)
+# Combinations of estimators of one kind, built from their members.
+ensembles = Registry("ensemble", ENSEMBLE_TABLE)
 
 
 def load_plugin_file(path: str | Path) -> None:

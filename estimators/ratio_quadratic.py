@@ -76,7 +76,7 @@ class RatioQuadratic(RatioNetwork):
     def _log_evidence_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
         z = self.standardise_theta(theta)[:, self.nuisance]
         in_x = self.network(torch.cat([self.standardise_x(x), z], -1))
-        in_all = self.integral(torch.cat([z.new_ones(len(z), 1), z], -1))
+        in_all = self.integral(torch.cat([z.new_ones(z.shape[0], 1), z], -1))
         log_polynomial = self._log_form if self.config.positive else self._log_sum
         return log_polynomial(in_x, theta) - log_polynomial(in_all, theta)
 

@@ -58,10 +58,10 @@ class ResidualLayer(nn.Module):
 
 
 def acting(factors: Tensor) -> list[int]:
-    """Terms whose powers (n, terms, powers) are not all 0, and all of them where a gradient is asked for.
+    """Terms whose powers (n, terms, powers) are not all 0, and all of them where a gradient or a graph is asked for.
 
     The others add exactly nothing, and need not be evaluated.
     """
-    if torch.is_grad_enabled() and factors.requires_grad:
+    if torch.compiler.is_compiling() or (torch.is_grad_enabled() and factors.requires_grad):
         return list(range(factors.shape[1]))
     return (factors != 0).any(-1).any(0).nonzero().flatten().tolist()

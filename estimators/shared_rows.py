@@ -28,6 +28,9 @@ def values_at_rows(function: Callable[[Tensor], Tensor], theta: Tensor) -> Tenso
 
     Values and first derivatives in theta are exact; nothing else is differentiated.
     """
+    if torch.compiler.is_compiling():
+        # An exported graph does not know which rows will be distinct.
+        return function(theta)
     rows, code = _distinct_rows(theta.detach())
     if not (torch.is_grad_enabled() and theta.requires_grad):
         with torch.no_grad():

@@ -95,7 +95,7 @@ class SignedNetwork(SignedRatio):
     def _outputs(self, x: Tensor, theta: Tensor) -> Tensor:
         """Outputs of x (n, d), each at its own m points theta (n, m, p): shape (n, m)."""
         x = self.standardise_x(x)
-        every = torch.cat([self.nominal.expand(len(x), 1, -1), theta], 1)
+        every = torch.cat([self.nominal.expand(x.shape[0], 1, -1), theta], 1)
         every = self.standardise_theta(every.reshape(-1, self.spec.theta_dim)).reshape(every.shape)
         response = self.network(torch.cat([x[:, None].expand(-1, every.shape[1], -1), every], -1)).squeeze(-1)
         baseline = softplus((self.baseline(x) + _inverse_softplus(self.start)).clamp(min=_FLOOR))

@@ -12,17 +12,22 @@ from touchneedle.inference.figures import draw_corner
 from touchneedle.inference.fit import FitResult, fit
 from touchneedle.inference.goodness_of_fit import GoodnessOfFit, goodness_of_fit
 from touchneedle.inference.impacts import Impact, Impacts, impacts
+from touchneedle.inference.interchange import write_iris_hep
 from touchneedle.inference.interval import Interval
 from touchneedle.inference.intervals import ProfileIntervals, profile_intervals
 from touchneedle.inference.likelihood import Likelihood
 from touchneedle.inference.limits import UpperLimit, upper_limit
+from touchneedle.inference.measurement import measure, measure_file
+from touchneedle.inference.measurement_result import Measurement
 from touchneedle.inference.mixture import ProcessMixture
 from touchneedle.inference.neyman import NeymanResult, neyman
 from touchneedle.inference.normalisation_check import NormalisationCheck, check_normalisation, fit_normalisation
 from touchneedle.inference.processes import Factor, Process
 from touchneedle.inference.pseudo_experiments import PseudoExperiments, draw_pseudo_experiments
 from touchneedle.inference.pseudo_fits import FitOptions, PseudoFits, fit_pseudo_experiments
+from touchneedle.inference.pyhf_workspace import pyhf_workspace
 from touchneedle.inference.rates import RateModel, fit_rate_model
+from touchneedle.inference.read_events import read_events
 from touchneedle.inference.scan import ProfileGrid, ProfileScan, profile_grid, profile_scan
 from touchneedle.inference.simulated import Simulation
 from touchneedle.inference.spread import EnsembleSpread, spread_as_nuisance
@@ -44,6 +49,7 @@ __all__ = [
     "Impacts",
     "Interval",
     "Likelihood",
+    "Measurement",
     "NeymanResult",
     "NormalisationCheck",
     "Process",
@@ -72,13 +78,18 @@ __all__ = [
     "goodness_of_fit",
     "impacts",
     "load_bundle",
+    "measure",
+    "measure_file",
     "neyman",
     "open_events",
     "profile_grid",
     "profile_intervals",
     "profile_scan",
+    "pyhf_workspace",
+    "read_events",
     "regions_of_models",
     "save_bundle",
     "spread_as_nuisance",
     "upper_limit",
+    "write_iris_hep",
 ]

@@ -1,169 +1,219 @@
 """Bundles: a trained estimator as a folder that another machine can load and trust.
 
-``manifest.json`` (schema version, estimator, its options, the toy's spec, rates, hash of the weights) and
-``weights.safetensors``. Nothing is unpickled or executed: the estimator is rebuilt through the registry.
+``manifest.json`` (what it is), ``weights.safetensors``, ``parity.json`` (answers that must come out again), a README,
+and graphs for use elsewhere. Nothing is unpickled or executed: the estimator is rebuilt through the registry from
+options that its own dataclass checks. The one exception is ``load_bundle(path, graph=True)``, for those who ask for it.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
-import shutil
-import uuid
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load, save
+from torch import Tensor
 
 from touchneedle.conf import registry
 from touchneedle.conf.errors import InputError
 from touchneedle.estimators.base import Estimator, build_estimator
+from touchneedle.inference.bounded import SMALLEST, BoundedAllocation
+from touchneedle.inference.bundle_readme import describe_bundle
+from touchneedle.inference.description import describe_estimator
+from touchneedle.inference.exported import ExportFailed, export_pt2, load_pt2
 from touchneedle.inference.likelihood import Likelihood
+from touchneedle.inference.manifest import GRAPH, MANIFEST, PARITY, README, WEIGHTS, EstimatorEntry, Manifest, Source, read_manifest
+from touchneedle.inference.onnx import export_onnx
+from touchneedle.inference.parity import Parity, make_parity, read_parity
+from touchneedle.inference.plain_folder import list_folder, read_plain, write_folder
 from touchneedle.inference.rates import RateModel
-from touchneedle.toys.base import ToySpec
+from touchneedle.toys.base import Events
 
-SCHEMA_VERSION = 1
-MANIFEST = "manifest.json"
-WEIGHTS = "weights.safetensors"
-
-
-class EstimatorEntry(BaseModel):
-    """Which estimator, of which version, with which options."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    name: str
-    version: str
-    dtype: Literal["float32", "float64"]
-    params: dict[str, Any] = Field(default_factory=dict)
-
-
-class Manifest(BaseModel):
-    """What a bundle says of itself."""
-
-    model_config = ConfigDict(extra="forbid", ser_json_inf_nan="strings")
-
-    schema_version: int = SCHEMA_VERSION
-    estimator: EstimatorEntry
-    toy: ToySpec
-    rates: RateModel | None = None
-    weights_sha256: str
+Format = Literal["pt2", "onnx"]
+EXPORTERS: dict[Format, Callable[[Estimator, Parity], dict[str, bytes]]] = {"pt2": export_pt2, "onnx": export_onnx}
+# A build makes masks and first weights beside the weights themselves.
+_TIMES_THE_WEIGHTS, _SPARE_NUMBERS = 32, 10_000_000
 
 
 @dataclass(frozen=True)
 class Bundle:
-    """A loaded bundle: the estimator, ready to evaluate, and what it came with."""
+    """A loaded bundle.
+
+    Attributes:
+        estimator: in float64, ready to evaluate and to fit.
+        graph: the exported graph (x, theta) -> log_ratio, where it was asked for.
+    """
 
     estimator: Estimator
     manifest: Manifest
+    graph: Callable[[Tensor, Tensor], Tensor] | None = None
 
     @property
     def likelihood(self) -> Likelihood:
-        """The likelihood of real events, in float64, with rates where the bundle has them."""
+        """The likelihood of real events, with rates where the bundle has them."""
         rates = self.manifest.rates
-        return Likelihood(self.estimator.double(), None if rates is None else rates.rates)
+        return Likelihood(self.estimator, None if rates is None else rates.rates)
 
 
-def save_bundle(folder: str | Path, estimator: Estimator, rates: RateModel | None = None) -> Path:
+def save_bundle(
+    folder: str | Path,
+    estimator: Estimator,
+    events: Events,
+    rates: RateModel | None = None,
+    source: Source | None = None,
+    formats: tuple[Format, ...] = (),
+) -> Path:
     """Write a trained estimator to a new folder, whole or not at all.
 
-    Raises `InputError` if the folder exists, cannot be written, or the estimator needs the toy (a control).
+    Args:
+        folder: where; it must not exist yet.
+        estimator: what was trained, or an ensemble of it.
+        events: its training events, of which the manifest keeps the range and hash, and parity a few probes.
+        rates: expected events per process; None for a shape fit.
+        source: the benchmark run behind it.
+        formats: graphs to export as well; one that does not export is left out, with the reason in the manifest.
+
+    Raises `InputError` if the folder exists or cannot be written, or the estimator needs the toy (a control).
     """
-    folder = Path(folder)
     if estimator.needs_truth:
         raise InputError(f"bundle: expected a learned estimator; {type(estimator).__name__} is a control that needs the toy itself")
-    if folder.exists() or folder.is_symlink():
-        raise InputError(f"bundle {folder}: expected a folder that does not exist yet; remove it or choose another")
-    weights = save({name: value.detach().cpu().clone().contiguous() for name, value in estimator.state_dict().items()})
-    manifest = _describe(estimator, rates, hashlib.sha256(weights).hexdigest())
-    _write_folder(folder, {MANIFEST: (manifest.model_dump_json(indent=1) + "\n").encode(), WEIGHTS: weights})
-    return folder
+    ready = copy.deepcopy(estimator).cpu().double().eval()
+    parity = make_parity(ready, events)
+    tensors = {name: value.detach().cpu().clone().contiguous() for name, value in estimator.state_dict().items()}
+    files = {WEIGHTS: save(tensors), PARITY: (parity.model_dump_json(indent=1) + "\n").encode()}
+    exports: dict[str, str] = {}
+    for each in formats:
+        graphs, exports[each] = _export(each, ready, parity)
+        files |= graphs
+    manifest = describe_estimator(estimator, events, rates, source, exports)
+    files[README] = describe_bundle(manifest).encode()
+    manifest.files.update({name: hashlib.sha256(content).hexdigest() for name, content in sorted(files.items())})
+    write_folder(Path(folder), {MANIFEST: manifest.to_bytes(), **files})
+    return Path(folder)
 
 
-def load_bundle(path: str | Path) -> Bundle:
+def load_bundle(path: str | Path, *, graph: bool = False) -> Bundle:
     """Read and verify a bundle, and rebuild its estimator.
 
-    Raises `InputError` for a missing, corrupt or altered bundle, another schema or estimator version, and for
-    links (a bundle holds plain files only).
+    Args:
+        path: the folder.
+        graph: also load the exported graph. ``torch.export.load`` unpickles parts of the file and evaluates
+            expressions in it: ask for it only if you trust who made the bundle.
+
+    Raises `InputError` for a missing, corrupt or altered bundle, files that it does not list, links, another schema or
+    estimator version, an estimator that is not installed, and answers that differ from those at export.
     """
     folder = Path(path)
-    manifest = _read_manifest(folder)
-    weights = _read_file(folder, WEIGHTS)
-    found = hashlib.sha256(weights).hexdigest()
-    if found != manifest.weights_sha256:
-        raise InputError(f"bundle {folder}: expected weights with sha256 {manifest.weights_sha256[:12]}; got {found[:12]}; copy it again")
-    return Bundle(_rebuild(folder, manifest, weights), manifest)
+    names = list_folder(folder)
+    manifest = read_manifest(folder, read_plain(folder, MANIFEST))
+    _check_listing(folder, names - {MANIFEST}, set(manifest.files))
+    files = {name: _verified(folder, name, expected) for name, expected in manifest.files.items()}
+    parity = read_parity(folder, files[PARITY], manifest.toy)
+    estimator = _rebuild(folder, manifest, files[WEIGHTS])
+    _check_parity(folder, parity, estimator.log_ratio)
+    if not graph:
+        return Bundle(estimator, manifest)
+    if GRAPH not in files:
+        raise InputError(f"bundle {folder}: it has no {GRAPH} ({manifest.exports.get('pt2', 'not asked for')})")
+    loaded = load_pt2(folder / GRAPH, files[GRAPH])
+    _check_parity(folder / GRAPH, parity, loaded)
+    return Bundle(estimator, manifest, loaded)
 
 
-def _describe(estimator: Estimator, rates: RateModel | None, sha256: str) -> Manifest:
-    entry = EstimatorEntry(
-        name=registered_name(estimator),
-        version=estimator.version,
-        dtype="float64" if estimator.dtype == torch.float64 else "float32",
-        params=asdict(estimator.config),
-    )
-    return Manifest(estimator=entry, toy=estimator.spec, rates=rates, weights_sha256=sha256)
+def _export(name: Format, ready: Estimator, parity: Parity) -> tuple[dict[str, bytes], str]:
+    """The files of one format, and what the manifest says of it."""
+    try:
+        files = EXPORTERS[name](ready, parity)
+    except ExportFailed as error:
+        return {}, f"not exported: {error}"
+    return files, ", ".join(files)
 
 
-def registered_name(estimator: Estimator) -> str:
-    """The registry name of an estimator's class; raises `InputError` if it has none."""
-    target = f"{type(estimator).__module__}:{type(estimator).__qualname__}"
-    for entry in registry.estimators.entries().values():
-        if entry.target == target:
-            return entry.name
-    raise InputError(f"bundle: expected a registered estimator; {target} is not; register it with @register_estimator or an entry point")
+def _check_listing(folder: Path, found: set[str], listed: set[str]) -> None:
+    if extra := sorted(found - listed):
+        raise InputError(f"bundle {folder}: expected the files of its manifest only; got {extra[0][:80]!r} as well; remove it")
+    if missing := sorted(listed - found):
+        raise InputError(f"bundle {folder}: cannot read {missing[0]}: it is listed in the manifest, but not there; copy the bundle again")
+
+
+def _verified(folder: Path, name: str, expected: str) -> bytes:
+    content = read_plain(folder, name)
+    found = hashlib.sha256(content).hexdigest()
+    if found != expected:
+        raise InputError(f"bundle {folder}: expected {name} with sha256 {expected[:12]}; got {found[:12]}; copy it again")
+    return content
 
 
 def _rebuild(folder: Path, manifest: Manifest, weights: bytes) -> Estimator:
     entry = manifest.estimator
-    estimator = build_estimator(entry.name, manifest.toy, **entry.params)
-    if estimator.version != entry.version:
+    estimator_class: Any = _load_class(folder, entry)
+    if estimator_class.version != entry.version:
         raise InputError(
-            f"bundle {folder}: expected {entry.name} version {entry.version}; version {estimator.version} is installed; "
+            f"bundle {folder}: expected {entry.name} version {entry.version}; version {estimator_class.version} is installed; "
             "install the other or train again"
         )
-    estimator = estimator.to(torch.float64 if entry.dtype == "float64" else torch.float32)
     try:
-        estimator.load_tensors(load(weights))
-    except (SafetensorError, RuntimeError, KeyError) as error:
-        raise InputError(f"bundle {folder}: its weights do not fit {entry.name}: {str(error).splitlines()[0]}") from error
-    return estimator.eval()
+        tensors = load(weights)
+        with BoundedAllocation(_allowed(tensors), f"bundle {folder}: {entry.name}"):
+            estimator = _build(manifest, tensors)
+        estimator = estimator.to(torch.float64 if entry.dtype == "float64" else torch.float32)
+        estimator.load_tensors(tensors)
+        return estimator.double().eval()
+    except InputError:
+        raise
+    except SafetensorError as error:
+        raise InputError(f"bundle {folder}: {WEIGHTS} is corrupt: {_first_line(error)}; save it again") from error
+    except Exception as error:
+        # What an estimator says of nonsense in its options or weights is its own affair.
+        raise InputError(f"bundle {folder}: its weights do not fit {entry.name}: {_first_line(error)}") from error
 
 
-def _read_manifest(folder: Path) -> Manifest:
-    if not folder.is_dir():
-        raise InputError(f"bundle {folder}: expected a folder with {MANIFEST} and {WEIGHTS}; there is none")
+def _allowed(tensors: dict[str, Tensor]) -> int:
+    return _TIMES_THE_WEIGHTS * sum(max(SMALLEST, tensor.numel()) for tensor in tensors.values()) + _SPARE_NUMBERS
+
+
+def _load_class(folder: Path, entry: EstimatorEntry) -> type:
+    ours = entry.distribution == registry.BUILT_IN
+    if not ours and entry.name not in registry.estimators.names():
+        raise InputError(
+            f"bundle {folder}: its estimator {entry.name!r} comes from {entry.distribution[:80]}, which is not installed here; "
+            "install it, or import the file that registers it"
+        )
     try:
-        manifest = Manifest.model_validate_json(_read_file(folder, MANIFEST))
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"]) or "file"
-        raise InputError(f"bundle {folder}: {MANIFEST} is corrupt ({where}: {first['msg']}); save it again") from error
-    if manifest.schema_version != SCHEMA_VERSION:
-        raise InputError(f"bundle {folder}: expected schema version {SCHEMA_VERSION}; got {manifest.schema_version}; save it again")
-    return manifest
+        return registry.estimators.load(entry.name)
+    except InputError as error:
+        missing = error.__cause__
+        if not isinstance(missing, ModuleNotFoundError):
+            raise
+        how = "pip install 'touchneedle[bench]'" if ours else f"pip install {missing.name}"
+        raise InputError(f"bundle {folder}: its estimator {entry.name!r} needs the package {missing.name}; {how}") from error
 
 
-def _read_file(folder: Path, name: str) -> bytes:
-    path = folder / name
-    if path.is_symlink():
-        raise InputError(f"bundle {folder}: expected a plain file {name}; got a link")
+def _build(manifest: Manifest, tensors: dict[str, Tensor]) -> Estimator:
+    entry = manifest.estimator
+    # Layers draw first weights from the global state: fork it, so that nobody else notices.
+    with torch.random.fork_rng(devices=[]):
+        if entry.ensemble is None:
+            return build_estimator(entry.name, manifest.toy, **entry.params)
+        if entry.ensemble.members > len(tensors):
+            raise InputError(f"ensemble: expected weights of {entry.ensemble.members} members; got {len(tensors)} tensors")
+        ensemble_class: Any = registry.ensembles.load(entry.ensemble.combine)
+        return ensemble_class([build_estimator(entry.name, manifest.toy, **entry.params) for _ in range(entry.ensemble.members)])
+
+
+def _check_parity(folder: Path, parity: Parity, answer: Callable[[Tensor, Tensor], Tensor]) -> None:
     try:
-        return path.read_bytes()
-    except OSError as error:
-        raise InputError(f"bundle {folder}: cannot read {name}: {error.strerror or error}") from error
+        parity.check(f"bundle {folder}", answer)
+    except InputError:
+        raise
+    except Exception as error:
+        raise InputError(f"bundle {folder}: it gives no answers: {type(error).__name__}: {_first_line(error)}") from error
 
 
-def _write_folder(folder: Path, files: dict[str, bytes]) -> None:
-    temporary = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        temporary.mkdir(parents=True)
-        for name, content in files.items():
-            (temporary / name).write_bytes(content)
-        temporary.rename(folder)
-    except OSError as error:
-        shutil.rmtree(temporary, ignore_errors=True)
-        raise InputError(f"cannot write bundle {folder}: {error.strerror or error}; choose a writable folder with free space") from error
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0][:200] if str(error) else type(error).__name__

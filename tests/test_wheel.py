@@ -130,3 +130,79 @@ def test_a_generated_plugin_installs_beside_it(installed: Shell, site: Path, tmp
     assert "2 ok" in installed("run", "-m", *TINY, "estimator=my_ratio,oracle").stdout
     installed("report", "results/local", "-o", "reports/local")
     assert "my_ratio" in (tmp_path / "reports/local/leaderboard.csv").read_text()
+
+
+# A bundle leaves the benchmark: another machine has the base install and nothing else.
+
+BLOCKER = """
+import sys
+from importlib.machinery import PathFinder
+
+class WithoutExtras(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        return None if name.partition(".")[0] in {names!r} else super().find_spec(name, path, target)
+
+sys.meta_path[sys.meta_path.index(PathFinder)] = WithoutExtras
+"""
+NOT_IN_THE_BASE = (
+    *("zuko", "nflows", "normflows", "lightning", "pytorch_lightning", "hydra", "omegaconf", "pandas", "sklearn"),
+    *("matplotlib", "seaborn", "ot", "jinja2", "joblib", "onnx", "onnxruntime", "onnxscript"),
+)
+
+
+@pytest.fixture
+def base(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Shell:
+    """The installed command where no extra can be imported, in a folder of its own."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    (folder / "sitecustomize.py").write_text(BLOCKER.format(names=NOT_IN_THE_BASE))
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(site)]), "OMP_NUM_THREADS": "1"}
+
+    def call(*words: object) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, str(site / "bin/touchneedle"), *map(str, words)]
+        return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
+
+    return call
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "options",
+    [("estimator=best_gaussian",), ("estimator=mixture_density", "ensemble=four", "trainer.max_epochs=5")],
+    ids=["closed_form", "ensemble"],
+)
+def test_a_bundle_gives_the_same_fit_with_the_base_install_alone(
+    installed: Shell, base: Shell, tmp_path: Path, options: tuple[str]
+) -> None:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+    import torch
+
+    from touchneedle.inference import fit, load_bundle, read_events
+
+    installed("run", *TINY, "evaluation.families=[fit]", *options)
+    (record,) = (tmp_path / "results/local").glob("*.json")
+    installed("deploy", record, "-o", "bundle")
+    bundle = load_bundle(tmp_path / "bundle", graph=True)
+    x = torch.randn(300, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    pq.write_table(pa.table({"x": x.numpy()}), tmp_path / "events.parquet")
+    here = fit(bundle.likelihood, read_events(tmp_path / "events.parquet", bundle.manifest.toy))
+
+    # The bundle and nothing else of this folder goes along.
+    (tmp_path / "bundle").rename(tmp_path / "moved")
+    done = base("fit", tmp_path / "moved", tmp_path / "events.parquet", "--scan", "shift", "-o", tmp_path / "out")
+    assert done.returncode == 0, done.stdout + done.stderr
+    there = json.loads((tmp_path / "out/measurement.json").read_text())["fit"]
+    torch.testing.assert_close(torch.tensor(there["theta"], dtype=torch.float64), here.theta, rtol=0, atol=1e-9)
+    torch.testing.assert_close(torch.tensor(there["covariance"], dtype=torch.float64), here.covariance, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.slow
+def test_a_bundle_that_needs_an_extra_names_it(installed: Shell, base: Shell, tmp_path: Path) -> None:
+    installed("run", *TINY, "evaluation.families=[fit]", "estimator=zuko_maf")
+    (record,) = (tmp_path / "results/local").glob("*.json")
+    installed("deploy", record, "-o", "bundle")
+    done = base("fit", tmp_path / "bundle", tmp_path / "events.parquet")
+    assert done.returncode == 2
+    (line,) = done.stderr.splitlines()
+    assert "'zuko_maf' needs the package zuko; pip install 'touchneedle[bench]'" in line

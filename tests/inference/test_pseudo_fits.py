@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from touchneedle.conf.errors import InputError
-from touchneedle.inference.bundle import registered_name
 from touchneedle.inference.centre import whitening
+from touchneedle.inference.description import registered_name
 from touchneedle.inference.polynomial import Ball
 from touchneedle.inference.pseudo_experiments import draw_pseudo_experiments
 from touchneedle.inference.pseudo_fits import FitOptions, fit_pseudo_experiments
