@@ -144,6 +144,7 @@ def draw_corner(best: FitResult, scans: Sequence[ProfileScan] = (), grids: Seque
 
 def _written(interval: Interval) -> str:
     value, low, high = rounded(interval.value, interval.low - interval.value, interval.high - interval.value)
+    low = low if low.startswith("-") else f"-{low}"
     return f"{percent(interval.level)}: ${value}\\,_{{{low}}}^{{+{high}}}$"
 
 
