@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from touchneedle.conf.errors import InputError
 from touchneedle.inference.curvature import Peak, find_peak
 from touchneedle.inference.fit_result import FitResult, Minimum
 from touchneedle.inference.fittable import (
@@ -26,12 +27,12 @@ from touchneedle.inference.fittable import (
     search_limits,
     step_sizes,
 )
-from touchneedle.inference.maximise import Region
+from touchneedle.inference.maximise import Region, covariance_of
 from touchneedle.inference.minuit import NOT_FINITE, Found, migrad
 from touchneedle.inference.normalisation import RADIUS, LocalNormalisation, fit_local_normalisation
 from touchneedle.inference.polynomial import Ball
 from touchneedle.inference.terms import fit_limits
-from touchneedle.inference.weighted import sandwich_covariance
+from touchneedle.inference.weighted import sandwich_covariance, score_information
 from touchneedle.toys.base import EventSource
 
 __all__ = ["FitResult", "fit", "fit_limits", "step_sizes"]
@@ -40,6 +41,7 @@ _RIVAL = 9.0
 _DISTINCT = 0.5
 _EDM = 1e-4
 _TRAINED_SIGMA = 3.0
+_MOST_WALKS = 8
 
 
 def fit(
@@ -63,7 +65,8 @@ def fit(
         seed: of the Sobol points.
         asimov: the weights are expected numbers of events, so that the Hessian alone gives the errors.
 
-    An estimator that is not normalised is normalised around its own fit, twice (see `normalisation`).
+    An estimator that is not normalised is normalised around its own fit, twice (see `normalisation`); the first time it is
+    followed from ``start``, as the pool of pseudo-experiments is.
     Raises `InputError` for a start outside the bounds or where ln L of a signed density does not exist, and for events
     that cannot be fitted (none, not numbers, no positive weight).
     """
@@ -74,7 +77,7 @@ def fit(
     auxiliary = parameters.nominal if auxiliary is None else auxiliary.double()
     for point in given:
         check_positive(likelihood, point, events)
-    data = _Data(likelihood, events, auxiliary)
+    data = _Data(likelihood, events, auxiliary).normalised_near(given[0])
     result = data.best(torch.cat([given, sobol_starts(likelihood, starts - len(given), seed)]))
     for _ in range(2):
         local = data.normalise_at(result)
@@ -141,6 +144,39 @@ class _Data:
             starts=len(starts),
             non_positive=bad,
         )
+
+    def normalised_near(self, start: Tensor) -> _Data:
+        """The same data, normalised where a fit from ``start`` (p,) leads.
+
+        Without normalisation a ratio may have its maximum far away, and a correction holds in a ball only: so the ball
+        walks, no further than to its own edge each time, until it holds the fit.
+        """
+        estimator = getattr(self.likelihood, "estimator", None)
+        if estimator is None or estimator.normalised:
+            return self
+        centre, covariance = start, self._first_covariance(start)
+        here = self
+        for _ in range(_MOST_WALKS):
+            ball = Ball.around(centre, covariance, RADIUS, self.likelihood.parameters)
+            local = fit_local_normalisation(estimator, ball)
+            if local is None:
+                return self
+            here = replace(self, likelihood=at_best(self.likelihood, local))
+            found = here.best(centre[None])
+            distance = float(ball.distance(found.theta[None])[0])
+            if distance <= RADIUS:
+                break
+            centre = centre + (RADIUS / distance) * (found.theta - centre)
+        return here
+
+    def _first_covariance(self, start: Tensor) -> Tensor:
+        """Covariance (p, p) by the spread of scores at a point, or first steps where that says nothing."""
+        steps = torch.diag(step_sizes(self.likelihood.parameters) ** 2)
+        try:
+            found = covariance_of(score_information(self.likelihood, self.events, start, self.auxiliary))
+        except InputError:
+            return steps
+        return found if bool(found.isfinite().all()) else steps
 
     def normalise_at(self, result: FitResult) -> LocalNormalisation | None:
         """The local normalisation around a fit, for an estimator that needs one."""

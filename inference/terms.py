@@ -21,7 +21,8 @@ from touchneedle.estimators.base import Estimator
 from touchneedle.inference.normalisation import LocalNormalisation
 from touchneedle.toys.base import GaussianConstraint, ParameterSpace, Uniform
 
-_FLAT_PRIOR_END = 3.0
+# Where training events end, in standard normal coordinates of the prior: of a flat one, and of a Gaussian one.
+_FLAT_PRIOR_END, _NORMAL_PRIOR_END = 3.0, 4.0
 
 Rates = Callable[[Tensor], Tensor]
 
@@ -157,10 +158,10 @@ def fit_limits(estimator: Estimator) -> Tensor:
     if estimator.needs_truth:
         return limits
     for column, parameter in enumerate(parameters.parameters):
-        if isinstance(parameter.prior, Uniform):
-            ends = parameter.prior.from_normal(torch.tensor([-_FLAT_PRIOR_END, _FLAT_PRIOR_END], dtype=torch.float64))
-            limits[0, column] = torch.maximum(limits[0, column], ends[0])
-            limits[1, column] = torch.minimum(limits[1, column], ends[1])
+        reach = _FLAT_PRIOR_END if isinstance(parameter.prior, Uniform) else _NORMAL_PRIOR_END
+        ends = parameter.prior.from_normal(torch.tensor([-reach, reach], dtype=torch.float64))
+        limits[0, column] = torch.maximum(limits[0, column], ends[0])
+        limits[1, column] = torch.minimum(limits[1, column], ends[1])
     return limits
 
 

@@ -39,11 +39,17 @@ class KnowsEventScores(Protocol):
 
 def sandwich_covariance(likelihood: Fittable, events: EventSource, result: FitResult) -> Tensor:
     """H^-1 J H^-1 at a best fit (p, p); raises `InputError` for a likelihood that does not know the scores of its events."""
-    total = curvature_beside_events(likelihood, result.theta, result.auxiliary)
-    for batch in events.batches(_BATCH):
-        weighted = batch.weight.double().cpu()[:, None] * event_scores(likelihood, batch, result.theta)
-        total = total + weighted.T @ weighted
+    total = score_information(likelihood, events, result.theta, result.auxiliary)
     return result.inverse_hessian @ total @ result.inverse_hessian
+
+
+def score_information(likelihood: Fittable, events: EventSource, theta: Tensor, auxiliary: Tensor) -> Tensor:
+    """J (p, p) at theta (p,): with weights of one the information that the spread of scores shows, where no maximum is needed."""
+    total = curvature_beside_events(likelihood, theta, auxiliary)
+    for batch in events.batches(_BATCH):
+        weighted = batch.weight.double().cpu()[:, None] * event_scores(likelihood, batch, theta)
+        total = total + weighted.T @ weighted
+    return total
 
 
 def event_scores(likelihood: Fittable, events: Any, theta: Tensor) -> Tensor:
