@@ -20,7 +20,7 @@ from touchneedle.inference.polynomial import Ball, Monomials
 N_POINTS = 24
 RADIUS = 4.0
 _WEIGHT_WIDTH = 2.0
-_MOST_PARAMETERS = 10
+MOST_PARAMETERS = 10
 
 
 class Basis(Protocol):
@@ -58,7 +58,7 @@ def fit_local_normalisation(estimator: Estimator, ball: Ball) -> LocalNormalisat
     """
     if estimator.normalised:
         return None
-    if len(ball.centre) > _MOST_PARAMETERS:
+    if len(ball.centre) > MOST_PARAMETERS:
         expansion = expand_normalisation(in_float32(estimator), ball)
         return None if expansion is None else LocalNormalisation(*expansion)
     monomials = Monomials(ball, order=2)

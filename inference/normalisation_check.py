@@ -19,7 +19,7 @@ from torch import Tensor
 from touchneedle.conf.errors import InputError
 from touchneedle.estimators.base import Estimator
 from touchneedle.inference.figure_style import BLUE, GREY, new_figure, plain_text, styled
-from touchneedle.inference.normalisation import LocalNormalisation
+from touchneedle.inference.normalisation import MOST_PARAMETERS, LocalNormalisation
 from touchneedle.inference.polynomial import Ball, Monomials
 from touchneedle.inference.result import Result
 from touchneedle.toys.base import Events, ParameterSpace
@@ -148,9 +148,15 @@ def fit_normalisation(estimator: Estimator, reference: Events, order: int = 3) -
     """log E_ref[r] as a polynomial of total ``order`` over the central 3 sigma of the prior (global, unlike that of a fit).
 
     Its ``residual`` is the root mean square of what the polynomial misses; where that, times the number of events, is not
-    far below one, the local normalisation of `fit` is the better choice.
+    far below one, the local normalisation of `fit` is the better choice. Raises `InputError` for more than ten parameters, for
+    which such a polynomial has too many terms, and where a mean of the ratio is not positive.
     """
     parameters = estimator.spec.parameters
+    if len(parameters) > MOST_PARAMETERS:
+        raise InputError(
+            f"normalisation: expected at most {MOST_PARAMETERS} parameters for a polynomial over the prior; got {len(parameters)}: "
+            "let fit normalise locally (estimators that keep reference events)"
+        )
     one = torch.full((len(parameters),), 1.0, dtype=torch.float64)
     width = 0.5 * (parameters.from_normal(one) - parameters.from_normal(-one))
     monomials = Monomials(Ball.around(parameters.nominal, torch.diag(width**2), _PRIOR_SIGMA, parameters), order)

@@ -117,6 +117,9 @@ def test_bad_references_are_refused(toy):
         check_normalisation(estimator, events.with_weight(torch.zeros(10)), 100)
     with pytest.raises(InputError, match="parameter nu_1: expected a value"):
         check_normalisation(estimator, events, 100, torch.tensor([[0.0, 99.0, 0.0]]))
+    many = build_toy("many_nuisances", nuisances=50)
+    with pytest.raises(InputError, match="at most 10 parameters .* got 51"):
+        fit_normalisation(build_estimator("oracle", many.spec, truth=many), events)
 
 
 def test_the_figure_shows_every_point(toy):
