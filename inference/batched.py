@@ -29,6 +29,7 @@ from touchneedle.inference.terms import ExactTerms
 
 _BETTER = 1e-6
 _WORSE = 1e-3
+_COLUMNS = ("theta", "covariance", "value", "t_true", "conditional", "converged", "valid")
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,19 @@ class ProfileFits:
     def sigma(self) -> Tensor:
         """Standard errors (E, p)."""
         return sigma_of(self.covariance)
+
+
+def first(fits: ProfileFits, count: int) -> ProfileFits:
+    """The first ``count`` fits."""
+    return ProfileFits(**{name: getattr(fits, name)[:count] for name in _COLUMNS})
+
+
+def merge(fits: ProfileFits, better: ProfileFits, rows: Tensor) -> ProfileFits:
+    """The same fits with some rows replaced."""
+    columns = {name: getattr(fits, name).clone() for name in _COLUMNS}
+    for name, column in columns.items():
+        column[rows] = getattr(better, name)
+    return ProfileFits(**columns)
 
 
 def profile_fits(problem: Problem, starts: Tensor, theta_true: Tensor) -> ProfileFits:

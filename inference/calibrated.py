@@ -123,7 +123,7 @@ def calibrated_thresholds(
     t, errors, failed, methods, checks = [], [], [], [], []
     for number, point in enumerate(points.double()):
         done = simulation.fit(likelihood, point, stream=number)
-        t.append(torch.where(done.fits.converged, done.fits.t_true[:, column], torch.nan))
+        t.append(torch.where(done.kept, done.fits.t_true[:, column], torch.nan))
         errors.append(done.pool_error)
         failed.append(done.failed)
         methods.append(done.fits.method)
@@ -159,12 +159,14 @@ def interest_column(parameters: ParameterSpace, parameter: str) -> int:
 def quantile_with_error(sample: Tensor, level: float) -> tuple[float, float]:
     """The quantile of a sample (n,), NaN left out, and half the distance of those one binomial error of the level around it.
 
+    What is left out could all lie above, or below; the error has room for that.
     Raises `InputError` for an empty sample.
     """
     found = sample[sample.isfinite()]
     if not len(found):
         raise InputError("pseudo-experiments: expected fits that converge; all failed at one point; fit one of them by `fit` to see why")
-    error = math.sqrt(level * (1 - level) / len(found))
+    missing = level * (1 - len(found) / len(sample))
+    error = math.hypot(math.sqrt(level * (1 - level) / len(found)), missing)
     ranks = torch.tensor([level, level - error, level + error], dtype=torch.float64).clamp(0, 1)
     middle, low, high = torch.quantile(found, ranks).tolist()
     return middle, 0.5 * (high - low)

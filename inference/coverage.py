@@ -96,7 +96,7 @@ def coverage(
     cells, failed = [], []
     for number, point in enumerate(points):
         judged = simulation.fit(likelihood, point, stream=_STREAM + number)
-        kept = judged.fits.converged
+        kept = judged.kept
         t, conditional = judged.fits.t_true[kept, column], judged.fits.conditional[kept, column]
         cells.append(_cells(thresholds, number, t, conditional, judged.pool_error))
         failed.append(judged.failed)

@@ -23,7 +23,7 @@ from touchneedle.inference.pools import effective_size, model_pool
 from touchneedle.inference.pseudo_experiments import draw_pseudo_experiments
 from touchneedle.inference.pseudo_fits import FitOptions
 from touchneedle.inference.result import Result
-from touchneedle.inference.simulated import fit_simulated
+from touchneedle.inference.simulated import fit_simulated, meaningful
 from touchneedle.inference.two_sample import BinnedChi2, EnergyDistance
 from touchneedle.toys.base import Events
 
@@ -120,7 +120,7 @@ def goodness_of_fit(
         pool.events, best.theta, expected, n_pseudo, likelihood.parameters, generator, likelihood.control
     )  # fmt: skip
     fits = fit_simulated(likelihood, experiments, options=options)
-    kept = fits.converged.nonzero().flatten()
+    kept = meaningful(fits).nonzero().flatten()
     if not len(kept):
         raise InputError("goodness of fit: expected fits of pseudo-experiments that converge; all failed: fit one by `fit` to see why")
     weights = _weights(likelihood, compared, torch.cat([best.theta[None], fits.theta[kept]]))

@@ -203,7 +203,7 @@ class _Test:
     def _q(self, done: SimulatedFits, point: Tensor) -> Tensor:
         column = self.likelihood.parameters.index(self.parameter)
         t = done.fits.t_true[:, interest_column(self.likelihood.parameters, self.parameter)]
-        return one_sided(t, done.fits.theta[:, column], point[column])[done.fits.converged]
+        return one_sided(t, done.fits.theta[:, column], point[column])[done.kept]
 
 
 def _ratio(signal: Tensor, background: Tensor, q: Tensor, pool_error: float) -> tuple[Tensor, Tensor]:

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from touchneedle.estimators.base import Estimator
-from touchneedle.inference.batched import Problem, ProfileFits, exact_fits, profile_fits, pseudo_objective
+from touchneedle.inference.batched import Problem, ProfileFits, exact_fits, first, merge, profile_fits, pseudo_objective
 from touchneedle.inference.centre import find_centre, pool_problem
 from touchneedle.inference.likelihood import check_additive
 from touchneedle.inference.maximise import EDM, covariance_of, sigma_of
@@ -285,19 +285,3 @@ class _Run:
             terms=self.centre.terms,
             surface=surface,
         )
-
-
-_COLUMNS = ("theta", "covariance", "value", "t_true", "conditional", "converged", "valid")
-
-
-def first(fits: ProfileFits, count: int) -> ProfileFits:
-    """The first ``count`` fits."""
-    return ProfileFits(**{name: getattr(fits, name)[:count] for name in _COLUMNS})
-
-
-def merge(fits: ProfileFits, better: ProfileFits, rows: Tensor) -> ProfileFits:
-    """The same fits with some rows replaced."""
-    columns = {name: getattr(fits, name).clone() for name in _COLUMNS}
-    for name, column in columns.items():
-        column[rows] = getattr(better, name)
-    return ProfileFits(**columns)

@@ -105,9 +105,14 @@ class SimulatedFits:
     pool_error: float
 
     @property
+    def kept(self) -> Tensor:
+        """Those that mean something (E,); see `meaningful`."""
+        return meaningful(self.fits)
+
+    @property
     def failed(self) -> int:
-        """Fits that did not converge."""
-        return int((~self.fits.converged).sum())
+        """Number of the others."""
+        return int((~self.kept).sum())
 
 
 def fit_simulated(
@@ -125,6 +130,17 @@ def fit_simulated(
     return fit_pseudo_experiments(
         likelihood.estimator, experiments, rates=likelihood.rates, options=options, tested=tested, starts=starts
     )  # fmt: skip
+
+
+def meaningful(fits: PseudoFits) -> Tensor:
+    """Fits that converged where the likelihood is known (E,).
+
+    A ratio with a local normalisation is normalised inside a ball alone; beyond, ln L may rise without end.
+    """
+    if fits.terms.normalisation is None:
+        return fits.converged
+    ball = fits.terms.normalisation.monomials.ball
+    return fits.converged & (ball.distance(fits.theta) <= ball.radius)
 
 
 def expected_events(likelihood: Likelihood, theta: Tensor, n_events: float | None = None) -> float:

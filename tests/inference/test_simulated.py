@@ -8,6 +8,7 @@ import torch
 from touchneedle.conf.errors import InputError
 from touchneedle.estimators.base import build_estimator
 from touchneedle.inference import ControlRegions, Likelihood, Simulation, asimov_from_simulator, neyman
+from touchneedle.inference.calibrated import quantile_with_error
 from touchneedle.inference.pools import effective_size, model_pool, simulated_pool
 from touchneedle.toys.base import Events, Feature, Normal, Parameter, ParameterSpace, ToySpec
 
@@ -96,3 +97,21 @@ def test_asimov_control_regions_are_at_their_expectation():
     assert asimov.expected_events == 90
     assert asimov.likelihood(likelihood).control.observed.tolist() == [210.0]
     assert asimov.likelihood(replace(likelihood, control=None)).control is None
+
+
+def test_fits_that_leave_the_local_normalisation_count_as_failed(problems):
+    toy = problems.LinearGaussian()
+    done = Simulation(toy.sample, 50, n_events=100).fit(Likelihood(problems.Drifting(toy)), THETA)
+    assert done.failed == 0
+    theta = done.fits.theta.clone()
+    theta[0] = theta[0] + 30 * done.fits.sigma[0]
+    assert replace(done, fits=replace(done.fits, theta=theta)).failed == 1
+
+
+def test_fits_left_out_widen_the_error_of_a_quantile():
+    sample = torch.linspace(0, 1, 1_001, dtype=torch.float64)
+    full, error = quantile_with_error(sample, 0.5)
+    sample[::10] = torch.nan
+    partial, wider = quantile_with_error(sample, 0.5)
+    assert abs(partial - full) < wider
+    assert wider > 2 * error
