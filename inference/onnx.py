@@ -34,7 +34,6 @@ def export_onnx(estimator: Estimator, parity: Parity) -> dict[str, bytes]:
         except ImportError as error:
             raise InputError(f"onnx: this needs the package {package}; pip install 'touchneedle[onnx]'") from error
     log_ratio = LogRatio(estimator)
-    _write_out_silu(log_ratio)
     with quiet(), failing_clearly():
         value = _to_onnx(log_ratio, parity, ["log_ratio"])
         both = _to_onnx(_with_gradient(log_ratio, parity), parity, ["log_ratio", "gradient"])
@@ -52,24 +51,13 @@ def run_onnx(content: bytes, parity: Parity) -> tuple[Tensor, Tensor | None]:
     return value, gradient[0] if gradient else None
 
 
-class _Silu(nn.Module):
-    """SiLU in operations that have a gradient in ONNX; ``silu_backward`` has no converter."""
-
-    def forward(self, value: Tensor) -> Tensor:
-        return value * value.sigmoid()
-
-
-def _write_out_silu(module: nn.Module) -> None:
-    for name, child in module.named_children():
-        if isinstance(child, nn.SiLU):
-            setattr(module, name, _Silu())
-        else:
-            _write_out_silu(child)
-
-
 def _with_gradient(log_ratio: LogRatio, parity: Parity) -> nn.Module:
     """x, theta -> (log_ratio, gradient) as a graph of plain operations."""
+    from torch._decomp import get_decompositions
     from torch.fx.experimental.proxy_tensor import make_fx
+
+    # The gradient of SiLU has no operation in ONNX: it is written out.
+    written_out: Any = get_decompositions([torch.ops.aten.silu_backward])
 
     def both(x: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
         theta = theta.detach().requires_grad_()
@@ -79,7 +67,7 @@ def _with_gradient(log_ratio: LogRatio, parity: Parity) -> nn.Module:
         return value.detach(), gradient
 
     x, theta = (torch.tensor(rows[:7], dtype=torch.float64) for rows in (parity.x, parity.theta))
-    return make_fx(both, tracing_mode="symbolic", _allow_non_fake_inputs=True)(x, theta)
+    return make_fx(both, decomposition_table=written_out, tracing_mode="symbolic", _allow_non_fake_inputs=True)(x, theta)
 
 
 def _to_onnx(module: nn.Module, parity: Parity, outputs: list[str]) -> bytes:
