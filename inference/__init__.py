@@ -7,7 +7,7 @@ from touchneedle.inference.calibrated import Thresholds, calibrated_thresholds
 from touchneedle.inference.closure import Closure, closure
 from touchneedle.inference.control_regions import ControlRegions, regions_of_models
 from touchneedle.inference.coverage import Coverage, coverage
-from touchneedle.inference.event_files import EventFile, open_events
+from touchneedle.inference.event_files import EventFile, open_events, read_events
 from touchneedle.inference.figures import draw_corner
 from touchneedle.inference.fit import FitResult, fit
 from touchneedle.inference.goodness_of_fit import GoodnessOfFit, goodness_of_fit
@@ -27,7 +27,6 @@ from touchneedle.inference.pseudo_experiments import PseudoExperiments, draw_pse
 from touchneedle.inference.pseudo_fits import FitOptions, PseudoFits, fit_pseudo_experiments
 from touchneedle.inference.pyhf_workspace import pyhf_workspace
 from touchneedle.inference.rates import RateModel, fit_rate_model
-from touchneedle.inference.read_events import read_events
 from touchneedle.inference.scan import ProfileGrid, ProfileScan, profile_grid, profile_scan
 from touchneedle.inference.simulated import Simulation
 from touchneedle.inference.spread import EnsembleSpread, spread_as_nuisance

@@ -6,8 +6,9 @@ names the file and the column.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -18,9 +19,10 @@ import torch
 from numpy.typing import NDArray
 
 from touchneedle.conf.errors import InputError
-from touchneedle.toys.base import Events, Feature
+from touchneedle.toys.base import Events, Feature, ToySpec, collect
 
 _WEIGHT_ROWS = 2**18
+WEIGHT = "weight"
 
 
 @dataclass(frozen=True)
@@ -95,29 +97,45 @@ def open_events(path: str | Path, features: Sequence[Feature], weight: str | Non
     Raises `InputError` for no such file, another kind of file, no events, a column that is not there, twice there or not
     numeric, and weights whose sum is not positive. Values are checked as they are read.
     """
-    path = Path(path)
+    file = EventFile(Path(path), tuple(features), weight)
+    schema = _schema(file.path)
+    if len(file) == 0:
+        raise InputError(f"event file {path}: expected events; it has 0 rows")
+    _check_columns(file.path, schema, [feature.name for feature in features] + ([] if weight is None else [weight]))
+    if weight is not None:
+        _check_weights(EventFile(file.path, (), weight), weight)
+    return file
+
+
+def _schema(path: Path) -> pa.Schema:
     if not path.is_file():
         raise InputError(f"event file {path}: expected a parquet file; there is none")
     try:
         with pq.ParquetFile(path) as file:
-            rows, schema = file.metadata.num_rows, file.schema_arrow
+            return file.schema_arrow
     except (pa.ArrowException, OSError) as error:
         raise _unreadable(path, error) from error
-    if rows == 0:
-        raise InputError(f"event file {path}: expected events; it has 0 rows")
-    _check_columns(path, schema, [feature.name for feature in features] + ([] if weight is None else [weight]))
-    if weight is not None:
-        _check_weights(EventFile(path, (), weight), weight)
-    return EventFile(path, tuple(features), weight)
+
+
+def read_events(path: str | Path, toy: ToySpec, weight: str = "") -> Events:
+    """All events of a parquet file with the features of ``toy``, in memory; ``theta`` is nominal and means nothing.
+
+    Weights are those of the column ``weight``; "" takes one that is called weight, if there is one, else every event counts once.
+    Raises `InputError` as `open_events` and reading do.
+    """
+    column = weight or (WEIGHT if WEIGHT in _schema(Path(path)).names else None)
+    events = collect(open_events(path, toy.features, column))
+    return replace(events, theta=toy.parameters.nominal.expand(len(events), -1))
 
 
 def _check_columns(path: Path, schema: pa.Schema, names: list[str]) -> None:
     for name in names:
-        if schema.names.count(name) != 1:
-            raise InputError(
-                f"event file {path}: expected one column {name!r}; it has {schema.names.count(name)}; "
-                f"its columns are {', '.join(schema.names)}"
-            )
+        if name not in schema.names:
+            close = difflib.get_close_matches(name, schema.names, n=1)
+            hint = f" (did you mean {close[0]!r}?)" if close else ""
+            raise InputError(f"event file {path}: no column {name!r}{hint}; its columns are {', '.join(schema.names)}")
+        if schema.names.count(name) > 1:
+            raise InputError(f"event file {path}: expected one column {name!r}; it has {schema.names.count(name)}")
         kind = schema.field(name).type
         if not (pa.types.is_integer(kind) or pa.types.is_floating(kind)):
             raise InputError(f"event file {path}: column {name!r}: expected numbers; it holds {kind}")

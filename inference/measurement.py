@@ -15,6 +15,7 @@ from pathlib import Path
 
 from touchneedle.conf.errors import InputError
 from touchneedle.inference.bundle import Bundle, load_bundle
+from touchneedle.inference.event_files import read_events
 from touchneedle.inference.fit import FitResult, fit
 from touchneedle.inference.impacts import impacts
 from touchneedle.inference.intervals import profile_intervals
@@ -22,7 +23,6 @@ from touchneedle.inference.likelihood import Likelihood
 from touchneedle.inference.manifest import Manifest
 from touchneedle.inference.measurement_result import Measurement
 from touchneedle.inference.plain_folder import write_folder
-from touchneedle.inference.read_events import read_events
 from touchneedle.inference.result import Result
 from touchneedle.inference.scan import profile_scan
 from touchneedle.toys.base import Events
