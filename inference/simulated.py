@@ -16,6 +16,7 @@ from torch import Tensor
 
 from touchneedle.conf.errors import InputError
 from touchneedle.inference.likelihood import Likelihood
+from touchneedle.inference.polynomial import Monomials
 from touchneedle.inference.pools import Pool, Simulator, model_pool, simulated_pool
 from touchneedle.inference.pseudo_experiments import PseudoExperiments, draw_pseudo_experiments
 from touchneedle.inference.pseudo_fits import FitOptions, PseudoFits, fit_pseudo_experiments
@@ -137,9 +138,10 @@ def meaningful(fits: PseudoFits) -> Tensor:
 
     A ratio with a local normalisation is normalised inside a ball alone; beyond, ln L may rise without end.
     """
-    if fits.terms.normalisation is None:
+    local = fits.terms.normalisation
+    if local is None or not isinstance(local.monomials, Monomials):
         return fits.converged
-    ball = fits.terms.normalisation.monomials.ball
+    ball = local.monomials.ball
     return fits.converged & (ball.distance(fits.theta) <= ball.radius)
 
 
