@@ -30,6 +30,7 @@ EXTRAS = {
         "matplotlib",
         "seaborn",
     ),
+    "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "slurm": ("hydra-submitit-launcher",),
 }
 MINIMUM_PYTHON = (3, 11)
