@@ -51,11 +51,11 @@ def solution_rows(context: EvaluationContext) -> list[Metric]:
 
 
 def _unfit(context: EvaluationContext) -> str:
+    if not context.estimator.additive:
+        return "the likelihood is not a sum over events (additive=False)"
     if context.toy.regular:
         return "the toy is regular: it has one solution"
-    if context.oracle is None:
-        return "no exact likelihood to compare with"
-    return "" if context.estimator.additive else "the likelihood is not a sum over events (additive=False)"
+    return "" if context.oracle is not None else "no exact likelihood to compare with"
 
 
 def _rows(context: EvaluationContext, experiments: PseudoExperiments, at: Row) -> list[Metric]:

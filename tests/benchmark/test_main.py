@@ -313,7 +313,7 @@ def test_list_shows_broken_plugins_and_the_rest(cli, monkeypatch):
 
 def test_descriptions_are_read_without_importing():
     entry = registry.Entry("x", "touchneedle.conf.registry:Registry", "touchneedle")
-    assert listing.describe(entry) == "Names of one kind of component (``toy`` or ``estimator``), imported only when chosen."
+    assert listing.describe(entry) == "Names of one kind of component (``toy``, ``estimator`` or ``ensemble``), imported only when chosen."
     assert listing.describe(registry.Entry("x", "no_such_module.at_all:X", "")) == ""
     assert listing.describe(registry.Entry("x", "json.decoder:JSONDecoder", "")).startswith("Simple JSON")
 

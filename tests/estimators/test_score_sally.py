@@ -13,6 +13,9 @@ from touchneedle.estimators.base import build_estimator
 from touchneedle.estimators.score_sally import ScoreSally
 from touchneedle.toys.base import Events, ExactToy
 
+# SALLY is trained at one point: every question is an extrapolation.
+pytestmark = pytest.mark.filterwarnings("ignore::touchneedle.estimators.base.OutsideTrainedRange")
+
 
 def built(toy: ExactToy, events: Events, **params: object) -> ScoreSally:
     with torch.random.fork_rng(devices=[]):

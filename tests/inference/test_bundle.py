@@ -164,7 +164,7 @@ def swap(rows):
         (lambda m: m["toy"]["features"][0].update(name="c"), "expected c, b; got a, b"),
         (lambda m: m["toy"]["features"][0].update(name="b"), "each once"),
         (lambda m: swap(m["toy"]["parameters"]["parameters"]), "exported with mu, nu"),
-        (lambda m: m["toy"]["parameters"]["parameters"][1]["constraint"].update(sigma=-1), "positive width"),
+        (lambda m: m["toy"]["parameters"]["parameters"][1]["constraint"].update(sigma=-1), "expected a finite number above 0"),
         (lambda m: m["toy"]["parameters"]["parameters"][0].update(nominal=1e999), "nominal"),
         (lambda m: m["toy"]["parameters"]["parameters"][0].update(bounds=[2, 1]), "bounds"),
         (lambda m: m["training"]["range"].pop("mu"), "training.range"),
