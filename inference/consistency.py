@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from touchneedle.inference.rates import ProcessRate, RateModel
+from touchneedle.inference.joint_polynomial import MAX_COEFFICIENTS, JointPolynomial
+from touchneedle.inference.rates import MAX_DEGREE, ProcessRate, RateModel
 from touchneedle.toys.base import Normal, Parameter, Prior, ToySpec
 
 _PRINTABLE = re.compile(r"[^\s\x00-\x1f\x7f]([^\x00-\x1f\x7f]{0,98}[^\s\x00-\x1f\x7f])?")
@@ -64,3 +65,18 @@ def _problems_of_process(process: ProcessRate, names: tuple[str, ...]) -> Iterat
     for factor in process.factors:
         if not (factor.width > 0 and factor.up > 0 and factor.down > 0):
             yield f"rates: expected a positive width, up and down for {factor.parameter}; got {factor}"
+    if process.joint is not None:
+        yield from _problems_of_joint(process.joint, names)
+
+
+def _problems_of_joint(joint: JointPolynomial, names: tuple[str, ...]) -> Iterator[str]:
+    width = len(joint.parameters)
+    if not set(joint.parameters) <= set(names):
+        yield f"rates: expected a polynomial in {', '.join(names)}; got {', '.join(joint.parameters)[:80]}"
+    if len(joint.centre) != width or len(joint.width) != width or not all(value != 0 for value in joint.width):
+        yield f"rates: expected a centre and a width other than 0 for each of {width} parameters"
+    if not 0 < len(joint.coefficients) == len(joint.powers) <= MAX_COEFFICIENTS:
+        found = f"{len(joint.powers)} and {len(joint.coefficients)}"
+        yield f"rates: expected as many powers as coefficients, {MAX_COEFFICIENTS} at most; got {found}"
+    if any(len(row) != width or not all(0 <= power <= MAX_DEGREE for power in row) for row in joint.powers):
+        yield f"rates: expected powers from 0 to {MAX_DEGREE} of each of {width} parameters"

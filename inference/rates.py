@@ -2,10 +2,11 @@
 
     rate_k(theta) = yield_k * prod_j term_kj(theta_j) * prod_l code4(alpha_l; up_kl, down_kl)
 
-over parameters of interest j and nuisances l, alpha = (theta - nominal) / width. Terms are powers that
+over parameters j and nuisances l, alpha = (theta - nominal) / width. Terms are powers that
 physics has: 1, mu, 1 - mu (a fraction), sqrt(mu) (interference), mu - sqrt(mu) (off-shell Higgs, signal
-less interference; ATLAS 2024, arXiv:2412.01548), or a polynomial. How far the model is from the function it
-was fitted to is recorded.
+less interference; ATLAS 2024, arXiv:2412.01548), or a polynomial, which nuisances may have, too (a free yield). Where no
+such product is exact, yield and terms give way to a polynomial in several parameters together if that is closer. How far
+the model is from the function it was fitted to is recorded.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ import torch
 from torch import Tensor
 
 from touchneedle.conf.errors import InputError
+from touchneedle.inference.joint_polynomial import JointPolynomial, fit_joint
 from touchneedle.toys.base import Parameter, ParameterSpace
 
 TermName = Literal["1", "mu", "1-mu", "sqrt(mu)", "mu-sqrt(mu)", "polynomial"]
@@ -33,13 +35,13 @@ TERMS: dict[str, Callable[[Tensor], Tensor]] = {
 MAX_DEGREE = 4
 _SCAN_POINTS = 21
 _EXACT = 1e-9
-_TEST_POINTS = 512
+_TEST_POINTS = 1_024
 _BASE_QUANTILES = (0.7, 0.35)
 
 
 @dataclass(frozen=True)
 class PoiTerm:
-    """How a process depends on one parameter of interest.
+    """How a process depends on one parameter (of interest, but for polynomials).
 
     Attributes:
         coefficients: of the polynomial in the parameter, constant first; empty for the named terms.
@@ -78,11 +80,16 @@ class NuisanceFactor:
 
 @dataclass(frozen=True)
 class ProcessRate:
-    """Expected events of one process: a yield, times factors."""
+    """Expected events of one process: a yield, times factors.
+
+    Attributes:
+        joint: a polynomial in several parameters, one more factor; None for a product.
+    """
 
     nominal_yield: float
     terms: tuple[PoiTerm, ...] = ()
     factors: tuple[NuisanceFactor, ...] = ()
+    joint: JointPolynomial | None = None
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,7 @@ class RateModel:
 
     Attributes:
         names: the parameters, in the order of theta.
-        worst_deviation: largest |model - function| / total rate over prior draws, when it was fitted.
+        worst_deviation: largest |model - function| of a process over the total rate, at prior draws it was not fitted to.
     """
 
     names: tuple[str, ...]
@@ -111,20 +118,21 @@ class RateModel:
         factors: list[PoiTerm | NuisanceFactor] = [*process.terms, *process.factors]
         for factor in factors:
             rate = rate * factor(theta[:, self.names.index(factor.parameter)])
-        return rate
+        return rate if process.joint is None else rate * process.joint(theta, self.names)
 
 
 def fit_rate_model(parameters: ParameterSpace, rates: Callable[[Tensor], Tensor]) -> RateModel:
-    """Describe a rate function theta (m, p) -> (m, k) by a `RateModel`, one parameter at a time.
+    """Describe a rate function theta (m, p) -> (m, k) by a `RateModel`.
 
     Raises `InputError` if the rates are not finite, or vanish wherever the model is anchored.
     """
     with torch.no_grad():
         base = _base_point(parameters)
         at_base = _evaluate(rates, base[None])[0]
-        processes = tuple(_fit_process(parameters, rates, base, at_base, k) for k in range(len(at_base)))
-        model = RateModel(parameters.names, processes)
-        return RateModel(parameters.names, processes, _deviation(model, parameters, rates))
+        products = tuple(_fit_process(parameters, rates, base, at_base, k) for k in range(len(at_base)))
+        sample, other = (_Sample.draw(parameters, rates, seed) for seed in (0, 1))
+        processes = tuple(sample.improved(process, k) for k, process in enumerate(products))
+        return RateModel(parameters.names, processes, other.deviation(processes))
 
 
 def _base_point(parameters: ParameterSpace) -> Tensor:
@@ -140,10 +148,12 @@ def _fit_process(parameters: ParameterSpace, rates: Callable[[Tensor], Tensor], 
     if float(at_base[k]) == 0:
         return ProcessRate(0.0)
     terms = tuple(_fit_term(parameters, rates, base, column, k) for column in parameters.interest)
+    linear = {column: _fit_polynomial_nuisance(parameters, rates, base, column, k) for column in parameters.nuisance}
+    terms += tuple(term for term in linear.values() if term is not None)
     factors = tuple(
         factor
         for column in parameters.nuisance
-        if (factor := _fit_factor(parameters.parameters[column], rates, base, column, k)) is not None
+        if linear[column] is None and (factor := _fit_factor(parameters.parameters[column], rates, base, column, k)) is not None
     )
     scale = at_base[k]
     for term in terms:
@@ -176,6 +186,21 @@ def _fit_polynomial(name: str, values: Tensor, scanned: Tensor) -> PoiTerm:
     return PoiTerm(name, "polynomial", tuple(coefficients.tolist()))
 
 
+def _fit_polynomial_nuisance(
+    parameters: ParameterSpace, rates: Callable[[Tensor], Tensor], base: Tensor, column: int, k: int
+) -> PoiTerm | None:
+    """An exact polynomial of first or second degree in a nuisance; None if there is none, or nothing depends on it."""
+    values = _scan(parameters, column)
+    points = base.repeat(len(values), 1)
+    points[:, column] = values
+    scanned = _evaluate(rates, points)[:, k]
+    for degree in range(3):
+        misfit, coefficients = _misfit(torch.stack([values**power for power in range(degree + 1)], -1), scanned)
+        if misfit < _EXACT:
+            return PoiTerm(parameters.names[column], "polynomial", tuple(coefficients.tolist())) if degree else None
+    return None
+
+
 def _misfit(columns: Tensor, wanted: Tensor) -> tuple[float, Tensor]:
     """Largest relative residual of a least-squares fit, and its coefficients."""
     coefficients = torch.linalg.lstsq(columns, wanted[:, None]).solution
@@ -204,12 +229,59 @@ def _scan(parameters: ParameterSpace, column: int) -> Tensor:
     return values.clamp(*parameters.parameters[column].bounds)
 
 
-def _deviation(model: RateModel, parameters: ParameterSpace, rates: Callable[[Tensor], Tensor]) -> float:
-    theta = parameters.sample_prior(_TEST_POINTS, torch.Generator().manual_seed(0))
-    theta = torch.minimum(torch.maximum(theta, parameters.low), parameters.high)
-    exact = _evaluate(rates, theta)
-    total = exact.sum(-1, keepdim=True).abs().clamp_min(1e-300)
-    return float(((model.rates(theta) - exact) / total).abs().max())
+@dataclass(frozen=True)
+class _Sample:
+    """Exact rates at prior draws, by which models of a process are compared.
+
+    Attributes:
+        theta: (m, p).
+        exact: (m, k).
+        total: |sum over processes| (m,).
+    """
+
+    parameters: ParameterSpace
+    theta: Tensor
+    exact: Tensor
+    total: Tensor
+
+    @classmethod
+    def draw(cls, parameters: ParameterSpace, rates: Callable[[Tensor], Tensor], seed: int) -> _Sample:
+        theta = parameters.sample_prior(_TEST_POINTS, torch.Generator().manual_seed(seed))
+        theta = torch.minimum(torch.maximum(theta, parameters.low), parameters.high)
+        exact = _evaluate(rates, theta)
+        return cls(parameters, theta, exact, exact.sum(-1).abs().clamp_min(1e-300))
+
+    def deviation(self, processes: tuple[ProcessRate, ...]) -> float:
+        """Largest |model - exact| of a process, over the total rate."""
+        model = RateModel(self.parameters.names, processes)
+        return float(((model.rates(self.theta) - self.exact) / self.total[:, None]).abs().max())
+
+    def improved(self, product: ProcessRate, k: int) -> ProcessRate:
+        """The product, or what describes process k better: a joint polynomial in place of its terms, or of everything."""
+        best, smallest = product, self._misfit(product, k)
+        for columns, factors in ((self.parameters.interest, product.factors), (range(len(self.parameters)), ())):
+            for degree in range(2, MAX_DEGREE + 1):
+                if smallest < _EXACT or not len(columns):
+                    return best
+                found = self._joint(list(columns), factors, degree, k)
+                misfit = torch.inf if found is None else self._misfit(found, k)
+                if found is not None and misfit < smallest:
+                    best, smallest = found, misfit
+        return best
+
+    def _misfit(self, process: ProcessRate, k: int) -> float:
+        rate = RateModel(self.parameters.names, (process,)).rates(self.theta)[:, 0]
+        return float(((rate - self.exact[:, k]) / self.total).abs().max())
+
+    def _joint(self, columns: list[int], factors: tuple[NuisanceFactor, ...], degree: int, k: int) -> ProcessRate | None:
+        space = self.parameters
+        rest = RateModel(space.names, (ProcessRate(1.0, (), factors),)).rates(self.theta)[:, 0]
+        one = torch.ones(len(space), dtype=torch.float64)
+        low, high = space.from_normal(-one)[columns], space.from_normal(one)[columns]
+        names = [space.names[column] for column in columns]
+        wanted = self.exact[:, k] / rest
+        joint = fit_joint(names, self.theta[:, columns], wanted, degree, 0.5 * (low + high), 0.5 * (high - low))
+        return None if joint is None else ProcessRate(1.0, (), factors, joint)
 
 
 def _evaluate(rates: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:

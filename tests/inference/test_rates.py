@@ -6,7 +6,7 @@ from pydantic import TypeAdapter
 
 from touchneedle.conf.errors import InputError
 from touchneedle.inference.rates import RateModel, fit_rate_model
-from touchneedle.toys.base import GaussianConstraint, Normal, Parameter, ParameterSpace, Uniform
+from touchneedle.toys.base import GaussianConstraint, Normal, Parameter, ParameterSpace, Uniform, build_toy
 
 MU = Parameter("mu", "interest", 1.0, (0.0, 10.0), Uniform(0.1, 3.0))
 NU = Parameter("nu", "nuisance", 0.0, (-5.0, 5.0), Normal(0.0, 1.0), GaussianConstraint(2.0))
@@ -47,9 +47,37 @@ def test_polynomials_and_what_is_beyond_them():
     assert wild.worst_deviation > 0.05
 
 
-def test_interaction_between_parameters_is_recorded_as_deviation():
+def test_interactions_of_parameters_are_polynomials_in_both():
     model = fit_rate_model(SPACE, lambda theta: 10 + theta[:, :1] * theta[:, 1:])
+    assert model.worst_deviation < 1e-9
+    assert model.processes[0].joint is not None
+    theta = torch.tensor([[2.0, 3.0], [0.0, -5.0]], dtype=torch.float64, requires_grad=True)
+    rates = model.rates(theta)
+    assert torch.allclose(rates[:, 0], torch.tensor([16.0, 10.0], dtype=torch.float64))
+    (gradient,) = torch.autograd.grad(rates.sum(), theta)
+    assert torch.allclose(gradient, torch.tensor([[3.0, 2.0], [-5.0, 0.0]], dtype=torch.float64))
+
+
+def test_what_no_polynomial_is_is_recorded_as_deviation():
+    model = fit_rate_model(SPACE, lambda theta: 10 + torch.sin(4 * theta[:, :1] * theta[:, 1:]))
     assert model.worst_deviation > 0.05
+
+
+def test_a_free_yield_is_linear_in_its_nuisance():
+    model = fit_rate_model(SPACE, lambda theta: 100 * theta[:, :1] * (1 + 0.3 * theta[:, 1:]))
+    (mu, nu) = model.processes[0].terms
+    assert (mu.kind, nu.kind) == ("mu", "polynomial")
+    assert nu.coefficients[1] / nu.coefficients[0] == pytest.approx(0.3)
+    assert model.worst_deviation < 1e-9
+
+
+@pytest.mark.parametrize(
+    ("toy", "worst"),
+    [("counting_and_shape", 1e-9), ("mixture_weights", 1e-9), ("eft_quadratic", 1e-4), ("energy_scale", 1e-4), ("mass_bump", 1e-9)],
+)
+def test_rates_of_toys_are_described(toy, worst):
+    built = build_toy(toy)
+    assert fit_rate_model(built.spec.parameters, built.rates).worst_deviation < worst
 
 
 def test_json_round_trip():
@@ -62,4 +90,4 @@ def test_rates_that_are_not_finite_are_refused():
     with pytest.raises(InputError, match="finite"):
         fit_rate_model(SPACE, lambda theta: theta[:, :1] / 0)
     with pytest.raises(InputError, match="one sign"):
-        fit_rate_model(SPACE, lambda theta: 1 - theta[:, 1:])
+        fit_rate_model(SPACE, lambda theta: 1 - torch.sinh(2 * theta[:, 1:]))
