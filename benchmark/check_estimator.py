@@ -34,7 +34,8 @@ from touchneedle.benchmark.check_answers import (
 from touchneedle.benchmark.check_subject import Subject, train_briefly
 from touchneedle.benchmark.checks import CheckFailed, CheckResult, run_checks
 from touchneedle.conf.errors import InputError, SkipCell
-from touchneedle.estimators.base import Capability, Design, build_estimator, extrapolation_allowed
+from touchneedle.estimators.base import Capability, Design, build_estimator
+from touchneedle.estimators.trained_range import extrapolation_allowed
 from touchneedle.toys.base import Events, SimulatedToy, Toy
 
 __all__ = ["CheckFailed", "CheckResult", "Subject", "check_estimator", "estimator_checks"]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import Any
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 from typer.core import TyperGroup
@@ -17,6 +18,10 @@ BENCH_PACKAGES = frozenset(
 )
 INSTALL_BENCH = "pip install 'touchneedle[bench]'"
 FAILED, BAD_INPUT, INTERRUPTED = 1, 2, 130
+Plugins = Annotated[
+    list[Path] | None,
+    typer.Option("--plugin", metavar="FILE", help="Python file that registers toys or estimators; may be repeated."),
+]
 
 
 class OneLineErrors(TyperGroup):

@@ -14,7 +14,8 @@ from touchneedle.benchmark.metrics import calibration, closure, density, fit
 from touchneedle.benchmark.metrics.context import EvaluationContext
 from touchneedle.benchmark.metrics.curves import curve_rows
 from touchneedle.benchmark.metrics.scores import MetricInfo, Scores
-from touchneedle.estimators.base import Estimator, extrapolation_allowed
+from touchneedle.estimators.base import Estimator
+from touchneedle.estimators.trained_range import extrapolation_allowed
 from touchneedle.toys.base import Events, Toy
 
 TIMING_REPEATS = 5

@@ -1,21 +1,19 @@
 """Which estimator leaves the benchmark as what: each is trained briefly, exported, loaded again and compared.
 
-``python -m touchneedle.benchmark.exports [NAME ...] [--onnx]`` prints one line for each. Weights and configuration (safetensors)
-serve every estimator, so they are not tried here.
+Weights and configuration (safetensors) serve every estimator, so they are not tried here.
 """
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 from touchneedle.benchmark.check_subject import Subject
-from touchneedle.benchmark.tables import show
+from touchneedle.benchmark.export_rows import Export
 from touchneedle.conf import registry
 from touchneedle.conf.errors import InputError
+from touchneedle.estimators.trained_range import extrapolation_allowed
 from touchneedle.inference.bundle import EXPORTERS, Format
 from touchneedle.inference.exported import ExportFailed
 from touchneedle.inference.parity import make_parity
@@ -24,24 +22,6 @@ from touchneedle.toys.base import SimulatedToy, build_toy
 # Methods that other toys cannot serve: mined gold, signed weights, morphing.
 TOYS = ("gaussian_shift", "eft_quadratic", "signed_mixture", "mass_bump")
 HEAD = ("estimator", "toy", "format", "exports", "bytes", "seconds", "reason")
-
-
-@dataclass(frozen=True)
-class Export:
-    """One estimator in one format; ``size`` in bytes of all its files, 0 where it does not export."""
-
-    estimator: str
-    toy: str
-    format: Format
-    size: int
-    seconds: float
-    reason: str = ""
-
-    @property
-    def cells(self) -> tuple[str, ...]:
-        """The cells of a table."""
-        size = f"{self.size}" if self.size else ""
-        return self.estimator, self.toy, self.format, "yes" if self.size else "no", size, f"{self.seconds:.1f}", self.reason
 
 
 def survey_exports(names: Sequence[str] = (), formats: Sequence[Format] = ("pt2",)) -> Iterator[Export]:
@@ -55,17 +35,20 @@ def survey_exports(names: Sequence[str] = (), formats: Sequence[Format] = ("pt2"
 def _try(name: str, formats: Sequence[Format]) -> Iterator[Export]:
     subject, why = _subject(name)
     if subject is None:
-        yield from (Export(name, "", each, 0, 0.0, why) for each in formats)
+        yield from (Export(estimator=name, toy="", format=each, size=0, seconds=0.0, reason=why) for each in formats)
         return
     estimator = subject.exact.eval()
-    parity = make_parity(estimator, subject.probe)
+    # The probe lies between and beyond the points of some designs.
+    with extrapolation_allowed():
+        parity = make_parity(estimator, subject.probe)
     for each in formats:
         start = time.perf_counter()
         try:
             size, reason = sum(map(len, EXPORTERS[each](estimator, parity).values())), ""
         except ExportFailed as error:
             size, reason = 0, str(error)
-        yield Export(name, subject.toy.spec.name, each, size, time.perf_counter() - start, reason)
+        seconds = time.perf_counter() - start
+        yield Export(estimator=name, toy=subject.toy.spec.name, format=each, size=size, seconds=seconds, reason=reason)
 
 
 def _subject(name: str) -> tuple[Subject | None, str]:
@@ -83,13 +66,3 @@ def _subject(name: str) -> tuple[Subject | None, str]:
             continue
         return subject, ""
     return None, why
-
-
-def _main(*words: str) -> None:
-    formats: tuple[Format, ...] = ("pt2", "onnx") if "--onnx" in words else ("pt2",)
-    for export in survey_exports([word for word in words if not word.startswith("-")], formats):
-        show(HEAD, [export.cells])
-
-
-if __name__ == "__main__":
-    _main(*sys.argv[1:])

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 
 import typer
 
-from touchneedle.benchmark.command import FAILED, app, command, keep_blocks
+from touchneedle.benchmark.bundle_commands import deploy, exports, fit
+from touchneedle.benchmark.command import FAILED, Plugins, app, command, keep_blocks
 
 
 def _complete_override(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -23,10 +24,6 @@ def _complete_override(ctx: typer.Context, incomplete: str) -> list[str]:
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(metavar="KEY=VALUE", help="What to run: toy=mass_bump estimator=zuko_nsf ...", autocompletion=_complete_override),
-]
-Plugins = Annotated[
-    list[Path] | None,
-    typer.Option("--plugin", metavar="FILE", help="Python file that registers toys or estimators; may be repeated."),
 ]
 Multirun = Annotated[bool, typer.Option("--multirun", "-m", help="Sweep: every combination of values given with commas.")]
 Results = Annotated[Path, typer.Argument(help="Folder of records.", metavar="RESULTS")]
@@ -162,52 +159,8 @@ def report(
     raise typer.Exit(FAILED if written.problems else 0)
 
 
-@command()
-def deploy(
-    source: Annotated[Path, typer.Argument(help="Record of a run; with --best, its results folder.", metavar="RESULTS/RUN_ID.json")] = Path(
-        "results/local"
-    ),
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write; it must not exist yet.")] = Path("bundle"),
-    best: Annotated[str, typer.Option("--best", metavar="TOY", help="Take the run of highest n* on this toy that fails no gate.")] = "",
-    onnx: Annotated[bool, typer.Option("--onnx", help="Also write ONNX graphs, for C++.")] = False,
-) -> None:
-    """Write a trained run as a bundle, to load anywhere. With its weights, its graph, its rates and its scores.
-
-    For example:
-
-      touchneedle deploy results/local/0123456789abcdef.json -o bundle
-      touchneedle deploy --best mass_bump results/local -o bundle --onnx
-    """
-    from touchneedle.benchmark.deploy import best_run, deploy, summary
-
-    record = best_run(best, source) if best else source
-    typer.echo(summary(deploy(record, output, ("pt2", "onnx") if onnx else ("pt2",))))
-
-
-@command()
-def fit(
-    bundle: Annotated[Path, typer.Argument(help="Folder written by: touchneedle deploy", metavar="BUNDLE")],
-    events: Annotated[Path, typer.Argument(help="Parquet file of events, one column for each feature.", metavar="EVENTS.parquet")],
-    scan: Annotated[list[str] | None, typer.Option("--scan", metavar="PARAMETER", help="Scan its profile likelihood; repeatable.")] = None,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder to write; it must not exist yet.")] = Path("measurement"),
-    weight: Annotated[str, typer.Option("--weight", metavar="COLUMN", help="Column of weights; by default: weight, if there is one.")] = "",
-    plugin: Plugins = None,
-) -> None:
-    """Fit events with a bundle, from file to figures. The parameters of interest are scanned unless others are named.
-
-    For example:
-
-      touchneedle fit bundle events.parquet --scan mu -o measurement
-    """
-    from touchneedle.conf.registry import load_plugin_file
-    from touchneedle.inference.measurement import measure_file, show_progress
-
-    for file in plugin or []:
-        load_plugin_file(file)
-    with show_progress() as progress:
-        measurement = measure_file(bundle, events, output, scan, weight, progress)
-    typer.echo(f"{measurement.summary()}\n{output}")
-    raise typer.Exit(0 if measurement.fit.valid else FAILED)
+for _of_bundles in (deploy, exports, fit):
+    command()(_of_bundles)
 
 
 @command("list")

@@ -23,7 +23,8 @@ from safetensors.torch import load_file, save_file
 from touchneedle.benchmark.checks import CheckFailed, CheckResult, run_checks
 from touchneedle.benchmark.config import ComponentConfig
 from touchneedle.conf import registry
-from touchneedle.estimators.base import Estimator, build_estimator, extrapolation_allowed
+from touchneedle.estimators.base import Estimator, build_estimator
+from touchneedle.estimators.trained_range import extrapolation_allowed
 from touchneedle.toys.base import Events, ToySpec, build_toy
 
 _TIMEOUT_SECONDS = 120

@@ -18,8 +18,7 @@ import copy
 import itertools
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -28,6 +27,7 @@ from torch import Tensor, nn
 
 from touchneedle.conf import registry
 from touchneedle.conf.errors import InputError
+from touchneedle.estimators.trained_range import OutsideTrainedRange, outside_range, range_of
 from touchneedle.toys.base import Events, EventSource, Toy, ToySpec, check_matrix, expand_theta
 
 Capability = Literal["log_prob", "sample", "score", "posterior_log_prob", "posterior_sample", "signed", "set"]
@@ -36,22 +36,6 @@ Design = Literal["prior", "templates", "templates_joint", "pairs", "nominal"]
 # memory alone limits.
 ROWS_IN_CACHE = 2**12
 ROWS_IN_MEMORY = 2**18
-
-
-# Share of its width by which the range may be left: the extremes of another thousand draws from the same prior are allowed.
-RANGE_MARGIN = 0.15
-
-
-class OutsideTrainedRange(UserWarning):
-    """An answer at a theta that no training event had: an extrapolation."""
-
-
-@contextmanager
-def extrapolation_allowed() -> Iterator[None]:
-    """Without the warning: for those who ask outside the trained range on purpose."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", OutsideTrainedRange)
-        yield
 
 
 @dataclass(frozen=True)
@@ -153,7 +137,7 @@ class Estimator(nn.Module, ABC):
         """See the training events once before training: standardisation, closed-form fits, the range of theta."""
         self._prepare(source)
         if not self.needs_truth:
-            self.trained_range = self._cast(torch.stack(_theta_range(source)))
+            self.trained_range = self._cast(range_of(source))
 
     def stages(self) -> tuple[Stage, ...]:
         """Training stages in order; one with all parameters by default, none if there are no parameters."""
@@ -257,16 +241,13 @@ class Estimator(nn.Module, ABC):
         """Warn (`OutsideTrainedRange`) once of the parameters that lie where no training event was; theta (..., p)."""
         if self._warned or theta.shape[-1:] != self.trained_range.shape[-1:]:
             return
-        low, high = self.trained_range.to(theta)
-        margin = RANGE_MARGIN * (high - low)
-        beyond = (theta < low - margin) | (theta > high + margin)
-        outside = beyond.reshape(-1, len(low)).any(0)
-        if not bool(outside.any()):
-            return
-        self._warned = True
-        found = [f"{self.spec.parameters.names[k]} in [{low[k]:.3g}, {high[k]:.3g}]" for k in outside.nonzero().flatten().tolist()]
-        message = f"{type(self).__name__} was trained with {', '.join(found)} and is asked outside: its answers are extrapolations there"
-        warnings.warn(message, OutsideTrainedRange, stacklevel=3)
+        found = outside_range(theta, self.trained_range, self.spec.parameters.names)
+        if found:
+            self._warned = True
+            message = (
+                f"{type(self).__name__} was trained with {', '.join(found)} and is asked outside: its answers are extrapolations there"
+            )
+            warnings.warn(message, OutsideTrainedRange, stacklevel=3)
 
     # Housekeeping.
 
@@ -334,13 +315,6 @@ class Estimator(nn.Module, ABC):
         values = {name: getattr(events, name) for name in _FLOAT_COLUMNS}
         columns: dict[str, Any] = {name: None if value is None else self._cast(value) for name, value in values.items()}
         return Events(label=events.label, **columns)
-
-
-def _theta_range(source: EventSource) -> tuple[Tensor, Tensor]:
-    """Lowest and highest theta of training events, each (p,)."""
-    batches = (source,) if isinstance(source, Events) else source.batches(65_536)
-    ends = [torch.stack([batch.theta.amin(0), batch.theta.amax(0)]) for batch in batches]
-    return torch.stack([low for low, _ in ends]).amin(0), torch.stack([high for _, high in ends]).amax(0)
 
 
 _FLOAT_COLUMNS = ("x", "theta", "weight", "generated_at", "joint_log_ratio", "joint_score")

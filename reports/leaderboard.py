@@ -1,6 +1,7 @@
 """The leaderboard: records in, one HTML page, one Markdown file and one CSV file of the same rows out.
 
-A pure function of the results folder: equal folders give equal bytes. An audit beside the records has its own table.
+A pure function of the results folder: equal folders give equal bytes. An audit and a survey of exports beside the records have
+their own tables.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from touchneedle.benchmark.export_rows import EXPORTS, Export, read_exports
 from touchneedle.benchmark.records import write_atomically
 from touchneedle.benchmark.verdicts import AUDIT, Verdict, read_verdicts
 from touchneedle.conf.errors import InputError
@@ -34,13 +36,13 @@ def write_report(results: Path, out: Path) -> Report:
         InputError: if ``results`` is no folder or holds no record, or ``out`` cannot be written.
     """
     found = read_results(results)
-    verdicts = _verdicts(results, found)
+    verdicts, exports = _verdicts(results, found), _exports(results, found)
     sections = build_sections(found)
     pictures = [_pictures(index, section) for index, section in enumerate(sections, start=1)]
     problems = [*found.problems, *(problem for row in pictures for picture in row for problem in picture.problems)]
     contents = {
-        "leaderboard.html": render_page(sections, problems, pictures, verdicts),
-        "leaderboard.md": to_markdown(sections, problems, GUIDE, verdicts),
+        "leaderboard.html": render_page(sections, problems, pictures, verdicts, exports),
+        "leaderboard.md": to_markdown(sections, problems, GUIDE, verdicts, exports),
         "leaderboard.csv": to_csv(sections, problems),
     }
     paths = [Path(out) / name for name in contents]
@@ -54,6 +56,14 @@ def _verdicts(folder: Path, found: Results) -> list[Verdict]:
         return read_verdicts(folder)
     except InputError as error:
         found.problems.append(Problem(AUDIT.as_posix(), str(error)))
+        return []
+
+
+def _exports(folder: Path, found: Results) -> list[Export]:
+    try:
+        return read_exports(folder)
+    except InputError as error:
+        found.problems.append(Problem(EXPORTS.as_posix(), str(error)))
         return []
 
 

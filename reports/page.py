@@ -17,10 +17,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from touchneedle.benchmark.export_rows import Export
 from touchneedle.benchmark.records import Record
 from touchneedle.benchmark.verdicts import Verdict, summary
 from touchneedle.reports.aggregate import Cell
 from touchneedle.reports.audit import ABOUT, audit_lines, audit_metrics
+from touchneedle.reports.exports import ABOUT_EXPORTS, export_formats, export_lines
 from touchneedle.reports.figures import Picture, shorten
 from touchneedle.reports.guide import GUIDE
 from touchneedle.reports.losses import loss_picture
@@ -55,12 +57,16 @@ class Environments:
 
 
 def render_page(
-    sections: Sequence[Section], problems: Sequence[Problem], pictures: Sequence[Sequence[Picture]], verdicts: Sequence[Verdict] = ()
+    sections: Sequence[Section],
+    problems: Sequence[Problem],
+    pictures: Sequence[Sequence[Picture]],
+    verdicts: Sequence[Verdict] = (),
+    exports: Sequence[Export] = (),
 ) -> str:
     """The page; details are thinned out, and the page says so, until it is below `MAX_BYTES`."""
     page = ""
     for step, note in _STEPS:
-        page = _render(sections, problems, pictures, verdicts, step, note)
+        page = _render(sections, problems, pictures, verdicts, exports, step, note)
         if len(page.encode()) < MAX_BYTES:
             break
     return page
@@ -76,6 +82,7 @@ def _render(
     problems: Sequence[Problem],
     pictures: Sequence[Sequence[Picture]],
     verdicts: Sequence[Verdict],
+    exports: Sequence[Export],
     step: str,
     note: str,
 ) -> str:
@@ -88,6 +95,7 @@ def _render(
         problems=problems,
         guide=GUIDE,
         audit=_audit(verdicts),
+        exports=_exports(exports),
         note=note,
         environments=list(environments.texts.items()),
         style=Markup((FOLDER / "leaderboard.css").read_text(encoding="utf-8")),
@@ -100,6 +108,10 @@ def _audit(verdicts: Sequence[Verdict]) -> dict[str, Any] | None:
     if not verdicts:
         return None
     return {"about": ABOUT, "metrics": audit_metrics(verdicts), "lines": audit_lines(verdicts), "summary": summary(verdicts)}
+
+
+def _exports(rows: Sequence[Export]) -> dict[str, Any] | None:
+    return {"about": ABOUT_EXPORTS, "formats": export_formats(rows), "lines": export_lines(rows)} if rows else None
 
 
 def _section(index: int, section: Section, pictures: Sequence[Picture], step: str, environments: Environments) -> dict[str, Any]:

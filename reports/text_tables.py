@@ -8,10 +8,12 @@ import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from touchneedle.benchmark.export_rows import Export
 from touchneedle.benchmark.records import Record
 from touchneedle.benchmark.verdicts import Verdict, summary
 from touchneedle.reports.aggregate import Cell
 from touchneedle.reports.audit import ABOUT, audit_lines, audit_metrics
+from touchneedle.reports.exports import ABOUT_EXPORTS, export_formats, export_lines
 from touchneedle.reports.numbers import format_cell, format_count
 from touchneedle.reports.rows import Problem, Row, Run, canonical, role_of
 from touchneedle.reports.sections import Column, Section, Table
@@ -39,9 +41,13 @@ def to_csv(sections: Sequence[Section], problems: Sequence[Problem]) -> str:
 
 
 def to_markdown(
-    sections: Sequence[Section], problems: Sequence[Problem], guide: Sequence[tuple[str, str]], verdicts: Sequence[Verdict] = ()
+    sections: Sequence[Section],
+    problems: Sequence[Problem],
+    guide: Sequence[tuple[str, str]],
+    verdicts: Sequence[Verdict] = (),
+    exports: Sequence[Export] = (),
 ) -> str:
-    """Headline tables per toy, failures and skips, the audit, and how to read them."""
+    """Headline tables per toy, failures and skips, the audit, the exports, and how to read them."""
     lines = ["# Touchneedle leaderboard", ""]
     for section in sections:
         lines += _section_lines(section)
@@ -50,6 +56,8 @@ def to_markdown(
         lines += [f"- {escape(problem.file)}: {escape(problem.reason)}" for problem in problems] + [""]
     if verdicts:
         lines += _audit_section(verdicts)
+    if exports:
+        lines += _export_section(exports)
     lines += ["## How to read this", "", *(f"- **{escape(term)}**: {escape(meaning)}" for term, meaning in guide)]
     return "\n".join(lines) + "\n"
 
@@ -144,6 +152,12 @@ def _audit_section(verdicts: Sequence[Verdict]) -> list[str]:
         identity = (escape(text) for text in (line.about, line.toy, str(line.seeds), line.gates))
         lines.append("| " + " | ".join([*identity, *numbers]) + " |")
     return [*lines, ""]
+
+
+def _export_section(rows: Sequence[Export]) -> list[str]:
+    titles = ["estimator", *export_formats(rows)]
+    lines = ["## Exports", "", ABOUT_EXPORTS, "", _line(titles), "|" + "---|" * len(titles)]
+    return [*lines, *(_line([line.estimator, *(cell.text for cell in line.cells)]) for line in export_lines(rows)), ""]
 
 
 def _outcome_line(record: Record, seeds: str) -> str:

@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from touchneedle.benchmark.deploy import best_run
+from touchneedle.benchmark.export_rows import Export, read_exports, write_exports
 from touchneedle.benchmark.exports import survey_exports
 from touchneedle.benchmark.records import Budget, EstimatorInfo, Metric, Record, ToyInfo, read_records, write_record
 from touchneedle.conf.errors import InputError
-from touchneedle.estimators.base import extrapolation_allowed
 from touchneedle.inference import fit, load_bundle, measure, read_events
 from touchneedle.toys.base import build_toy
 
@@ -197,8 +197,19 @@ def test_loading_leaves_random_numbers_alone(bundle):
 
 
 def test_the_survey_of_exports_says_what_works_and_why_not():
-    with extrapolation_allowed():
-        good, bad = survey_exports(["best_gaussian", "template_histogram"])
+    good, bad = survey_exports(["best_gaussian", "template_histogram"])
     assert (good.estimator, good.format, good.cells[3]) == ("best_gaussian", "pt2", "yes")
     assert (bad.size, bad.cells[3]) == (0, "no")
     assert bad.reason
+
+
+def test_a_survey_is_kept_and_reported(cli, tmp_path):
+    result = cli("exports", "best_gaussian", "--results", "results")
+    assert result.exit_code == 0, result.output
+    write_exports(tmp_path / "results", [Export(estimator="counting", toy="mass_bump", format="onnx", size=0, seconds=1.0, reason="no")])
+    cli("exports", "best_gaussian", "--results", "results")
+    kept = read_exports(tmp_path / "results")
+    assert [(row.estimator, row.format, row.size > 0) for row in kept] == [("best_gaussian", "pt2", True), ("counting", "onnx", False)]
+    (tmp_path / "results/exports/survey.json").write_text("[{}]")
+    with pytest.raises(InputError, match="touchneedle exports"):
+        read_exports(tmp_path / "results")

@@ -147,7 +147,7 @@ class Counted(FiniteToy):
         return events.weight * torch.where(events.label == 0, theta[..., 0], 1.0)
 
 
-@pytest.mark.filterwarnings("ignore::touchneedle.estimators.base.OutsideTrainedRange")
+@pytest.mark.filterwarnings("ignore::touchneedle.estimators.trained_range.OutsideTrainedRange")
 def test_weighted_pools_without_oracle():
     toy = Counted()
     estimator = build_estimator("template_histogram", toy.spec)

@@ -118,7 +118,7 @@ def test_the_grid_holds_where_products_underflow(location: ExactToy) -> None:
     torch.testing.assert_close(grid, expected)
 
 
-@pytest.mark.filterwarnings("ignore::touchneedle.estimators.base.OutsideTrainedRange")
+@pytest.mark.filterwarnings("ignore::touchneedle.estimators.trained_range.OutsideTrainedRange")
 def test_kernels_explain_most_of_the_ratio(location: ExactToy) -> None:
     estimator, test = kernels(location, draw(location, 2_000, 7)), draw(location, 500, 8)
     exact = location.log_ratio(test.x, test.theta)

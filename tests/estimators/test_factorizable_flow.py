@@ -18,7 +18,7 @@ from touchneedle.estimators.residual_layer import ResidualLayer
 from touchneedle.toys.base import Events, ExactToy, build_toy
 
 # Templates lie within one sigma; what a factorised flow says beyond them is what many of these tests are about.
-pytestmark = pytest.mark.filterwarnings("ignore::touchneedle.estimators.base.OutsideTrainedRange")
+pytestmark = pytest.mark.filterwarnings("ignore::touchneedle.estimators.trained_range.OutsideTrainedRange")
 
 
 def exact_toy(name: str, **params: object) -> ExactToy:

@@ -128,7 +128,7 @@ def test_a_potential_answers_the_integral_of_its_score(location: ExactToy) -> No
     torch.testing.assert_close(estimator.score(events.x, events.theta), gradient)
 
 
-@pytest.mark.filterwarnings("ignore::touchneedle.estimators.base.OutsideTrainedRange")
+@pytest.mark.filterwarnings("ignore::touchneedle.estimators.trained_range.OutsideTrainedRange")
 def test_more_nodes_change_nothing(location: ExactToy) -> None:
     few, many = (untrained(location, nodes=nodes) for nodes in (8, 16))
     events = events_of(location, 50, 8)

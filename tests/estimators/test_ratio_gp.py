@@ -19,7 +19,7 @@ from touchneedle.estimators.templates import JointTemplates
 from touchneedle.toys.base import ExactToy, build_toy
 
 # Templates lie within one sigma; what is said beyond them is what many of these tests are about.
-pytestmark = pytest.mark.filterwarnings("ignore::touchneedle.estimators.base.OutsideTrainedRange")
+pytestmark = pytest.mark.filterwarnings("ignore::touchneedle.estimators.trained_range.OutsideTrainedRange")
 
 POINTS = torch.tensor([[-1.0, 0.0], [1.0, 0.0], [0.0, -1.0], [0.0, 1.0], [1.0, 1.0]], dtype=torch.float64)
 

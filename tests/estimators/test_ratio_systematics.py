@@ -18,7 +18,7 @@ from touchneedle.estimators.templates import Templates
 from touchneedle.toys.base import Events, ExactToy, build_toy
 
 # Templates lie within one sigma; what these methods say beyond them is what many of these tests are about.
-pytestmark = pytest.mark.filterwarnings("ignore::touchneedle.estimators.base.OutsideTrainedRange")
+pytestmark = pytest.mark.filterwarnings("ignore::touchneedle.estimators.trained_range.OutsideTrainedRange")
 
 
 def draw(toy: ExactToy, n: int, seed: int, design: str) -> Events:

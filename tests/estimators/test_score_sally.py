@@ -14,7 +14,7 @@ from touchneedle.estimators.score_sally import ScoreSally
 from touchneedle.toys.base import Events, ExactToy
 
 # SALLY is trained at one point: every question is an extrapolation.
-pytestmark = pytest.mark.filterwarnings("ignore::touchneedle.estimators.base.OutsideTrainedRange")
+pytestmark = pytest.mark.filterwarnings("ignore::touchneedle.estimators.trained_range.OutsideTrainedRange")
 
 
 def built(toy: ExactToy, events: Events, **params: object) -> ScoreSally:

@@ -18,7 +18,7 @@ from touchneedle.estimators.signed_ratio import SignedRatio
 from touchneedle.toys.base import Events, ExactToy
 
 # A signed toy has two training points: what is said between and beyond them is what is tested.
-pytestmark = pytest.mark.filterwarnings("ignore::touchneedle.estimators.base.OutsideTrainedRange")
+pytestmark = pytest.mark.filterwarnings("ignore::touchneedle.estimators.trained_range.OutsideTrainedRange")
 
 NAMES = ["ratio_signed_mixture", "ratio_signed_pare", "ratio_signed_revert"]
 RATIOS = torch.tensor([-7.0, -1.0, -0.01, 0.0, 0.3, 1.0, 20.0], dtype=torch.float64)

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from touchneedle.benchmark.data import make_events
-from touchneedle.estimators.base import Estimator, OutsideTrainedRange, build_estimator, extrapolation_allowed
+from touchneedle.estimators.base import Estimator, build_estimator
+from touchneedle.estimators.trained_range import OutsideTrainedRange, extrapolation_allowed
 from touchneedle.toys.base import Events, ExactToy
 
 X = torch.zeros(3, 1)

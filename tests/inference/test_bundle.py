@@ -13,7 +13,8 @@ from torch import nn
 
 from touchneedle.conf import registry
 from touchneedle.conf.errors import InputError
-from touchneedle.estimators.base import Estimator, OutsideTrainedRange, build_estimator, register_estimator
+from touchneedle.estimators.base import Estimator, build_estimator, register_estimator
+from touchneedle.estimators.trained_range import OutsideTrainedRange
 from touchneedle.inference import fit, fit_rate_model, load_bundle, save_bundle
 from touchneedle.inference.manifest import content_digest
 
