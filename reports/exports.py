@@ -37,7 +37,7 @@ def export_formats(rows: Sequence[Export]) -> list[str]:
 
 def export_lines(rows: Sequence[Export]) -> list[ExportLine]:
     """One line per estimator, by name."""
-    found = {(row.estimator, row.format): row for row in rows}
+    found: dict[tuple[str, str], Export] = {(row.estimator, row.format): row for row in rows}
     formats = export_formats(rows)
     names = sorted({row.estimator for row in rows})
     return [ExportLine(name, tuple(_cell(found.get((name, each))) for each in formats)) for name in names]
