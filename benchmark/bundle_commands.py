@@ -34,9 +34,7 @@ def deploy(
 def exports(
     names: Annotated[list[str] | None, typer.Argument(help="Estimators; all by default.", metavar="[NAME]...")] = None,
     onnx: Annotated[bool, typer.Option("--onnx", help="Try ONNX, too.")] = False,
-    results: Annotated[Path, typer.Option("--results", help="Folder that keeps exports/survey.json.")] = Path(
-        "results/local"
-    ),
+    results: Annotated[Path, typer.Option("--results", help="Folder that keeps exports/survey.json.")] = Path("results/local"),
     plugin: Plugins = None,
 ) -> None:
     """Try which estimators export as a graph. Each is trained briefly, exported, loaded and compared; some take a minute.
