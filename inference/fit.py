@@ -42,6 +42,7 @@ _DISTINCT = 0.5
 _EDM = 1e-4
 _TRAINED_SIGMA = 3.0
 _MOST_WALKS = 8
+_GUESS_EVENTS = 10_000
 
 
 def fit(
@@ -170,10 +171,14 @@ class _Data:
         return here
 
     def _first_covariance(self, start: Tensor) -> Tensor:
-        """Covariance (p, p) by the spread of scores at a point, or first steps where that says nothing."""
+        """Covariance (p, p) by the spread of scores of some events at a point, or first steps where that says nothing."""
         steps = torch.diag(step_sizes(self.likelihood.parameters) ** 2)
+        some = next(iter(self.events.batches(_GUESS_EVENTS)), None)
+        if some is None or not len(some):
+            return steps
         try:
-            found = covariance_of(score_information(self.likelihood, self.events, start, self.auxiliary))
+            each = len(self.events) / len(some)
+            found = covariance_of(score_information(self.likelihood, some, start, self.auxiliary, each))
         except InputError:
             return steps
         return found if bool(found.isfinite().all()) else steps

@@ -43,12 +43,15 @@ def sandwich_covariance(likelihood: Fittable, events: EventSource, result: FitRe
     return result.inverse_hessian @ total @ result.inverse_hessian
 
 
-def score_information(likelihood: Fittable, events: EventSource, theta: Tensor, auxiliary: Tensor) -> Tensor:
-    """J (p, p) at theta (p,): with weights of one the information that the spread of scores shows, where no maximum is needed."""
+def score_information(likelihood: Fittable, events: EventSource, theta: Tensor, auxiliary: Tensor, each: float = 1.0) -> Tensor:
+    """J (p, p) at theta (p,): with weights of one the information that the spread of scores shows, where no maximum is needed.
+
+    ``events`` may be a sample of the data, in which each stands for ``each`` of them.
+    """
     total = curvature_beside_events(likelihood, theta, auxiliary)
     for batch in events.batches(_BATCH):
         weighted = batch.weight.double().cpu()[:, None] * event_scores(likelihood, batch, theta)
-        total = total + weighted.T @ weighted
+        total = total + each * weighted.T @ weighted
     return total
 
 
