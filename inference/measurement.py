@@ -13,6 +13,8 @@ from functools import partial
 from io import BytesIO
 from pathlib import Path
 
+import torch
+
 from touchneedle.conf.errors import InputError
 from touchneedle.inference.bundle import Bundle, load_bundle
 from touchneedle.inference.event_files import read_events
@@ -120,11 +122,19 @@ def _notes(manifest: Manifest, events: Events, best: FitResult) -> Iterator[str]
         yield f"expected events are described only to {manifest.rates.worst_deviation:.2g} of their total over the training range"
     for text in manifest.outside_training(best.theta):
         yield f"best fit outside the training range: {text}"
-    for column, feature in enumerate(manifest.toy.features):
-        low, high = manifest.training.feature_range[feature.name]
-        outside = int(((events.x[:, column] < low) | (events.x[:, column] > high)).sum())
-        if outside:
-            yield f"{outside} of {len(events)} events lie outside the simulated range of {feature.name} [{low:.4g}, {high:.4g}]"
+    yield from _beyond_simulation(manifest, events)
+
+
+def _beyond_simulation(manifest: Manifest, events: Events) -> Iterator[str]:
+    """One line on events outside the simulated range of some feature, and the feature of most of them."""
+    names = [feature.name for feature in manifest.toy.features]
+    low, high = torch.tensor([manifest.training.feature_range[name] for name in names], dtype=events.x.dtype).unbind(-1)
+    outside = (events.x < low) | (events.x > high)
+    count = int(outside.any(-1).sum())
+    if count:
+        worst = int(outside.sum(0).argmax())
+        where = f"{names[worst]} ({int(outside[:, worst].sum())}, simulated in [{low[worst]:.4g}, {high[worst]:.4g}])"
+        yield f"{count} of {len(events)} events lie outside the simulated range of some feature, most of them of {where}"
 
 
 def _files(measurement: Measurement) -> dict[str, bytes]:

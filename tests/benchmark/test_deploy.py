@@ -122,7 +122,9 @@ def test_a_fit_that_is_not_valid_says_so_and_exits_with_1(cli, bundle, tmp_path)
     assert "NOT VALID" in result.output
     told = json.loads((tmp_path / "out/measurement.json").read_text())
     assert told["fit"]["valid"] is False
-    assert "outside the simulated range of x" in " ".join(told["notes"])
+    assert "400 of 400 events lie outside the simulated range of some feature, most of them of x (400, simulated in" in " ".join(
+        told["notes"]
+    )
 
 
 def test_gates_that_failed_are_told_with_every_measurement(bundle, tmp_path):
