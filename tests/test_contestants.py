@@ -1,4 +1,4 @@
-"""The committed records of the flows on fnf_two_class, held against the targets that they were trained for."""
+"""The committed records of the contestants: flows on fnf_two_class against their targets, and what fits of every kind say."""
 
 from pathlib import Path
 
@@ -9,6 +9,8 @@ from touchneedle.reports.repeat import repeat_command
 
 CONTESTANTS = Path(__file__).parents[1] / "results" / "reference" / "contestants"
 FLOWS = ("nflows_coupling_nsf", "nflows_nsf", "normflows_nsf", "zuko_maf", "zuko_nsf")
+# One method of every kind that the sweep `profiled` trains on a toy with two solutions.
+KINDS = ("flow_matching", "mixture_density", "posterior_flow", "posterior_score", "ratio_bce", "ratio_signed_revert", "zuko_nsf")
 TARGETS = {100_000: 0.015, 1_000_000: 0.005}
 
 
@@ -46,3 +48,37 @@ def test_every_library_is_there_and_more_events_help(records: list[Record]) -> N
 def test_every_record_says_how_to_repeat_it(records: list[Record]) -> None:
     assert all(record.status == "ok" for record in records)
     assert all("results=results/reference/contestants" in repeat_command(record) for record in records)
+
+
+def profiled(records: list[Record], toy: str) -> dict[str, Record]:
+    """The records of the sweep `profiled` on one toy, by estimator."""
+    return {r.estimator.name: r for r in records if r.toy.name == toy and r.config["evaluation"]["families"] == ["fit"]}
+
+
+def rows(record: Record, name: str) -> list[Metric]:
+    return [row for row in record.metrics if row.name == name and row.value is not None]
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_fits_of_every_kind_report_both_solutions_of_an_interference(records: list[Record], name: str) -> None:
+    record = profiled(records, "amplitude_interference")[name]
+    (share,) = rows(record, "solutions")
+    assert share.n == 10, "six experiments have the first solution, four have the second"
+    first = [row for row in rows(record, "solution_shift") if row.at["solution"] == 1]
+    assert [row.at["parameter"] for row in first] == ["mu"]
+    assert all(row.stderr is not None and row.stderr > 0 for row in first)
+
+
+def test_the_exact_answer_is_at_both_solutions(records: list[Record]) -> None:
+    oracle = profiled(records, "amplitude_interference")["oracle"]
+    assert [row.value for row in rows(oracle, "solutions")] == [1.0]
+    assert max(abs(row.value or 0.0) for row in rows(oracle, "solution_shift")) < 1e-6
+    assert {row.at["solution"] for row in rows(oracle, "solution_shift")} == {1, 2}
+
+
+@pytest.mark.parametrize("name", ["mixture_density", "posterior_flow", "ratio_bce", "ratio_parametric", "ratio_signed_revert", "zuko_nsf"])
+def test_fits_of_every_kind_report_the_profiled_fraction(records: list[Record], name: str) -> None:
+    record = profiled(records, "fnf_two_class")[name]
+    found = [row for row in rows(record, "bias_vs_oracle") if row.at["parameter"] == "fraction_b"]
+    assert [row.at["n_events"] for row in found] == [100, 1000]
+    assert all(row.stderr is not None and row.stderr > 0 for row in found)

@@ -48,7 +48,10 @@ Sampler = Callable[[Tensor, int, torch.Generator], Tensor]
 
 @dataclass(frozen=True)
 class Row:
-    """One network at sets of one size; errors are those of the mean over observations."""
+    """One network at sets of one size; errors are those of the mean over observations.
+
+    ``train_seconds`` is by one thread beside whatever else the machine did: no comparison.
+    """
 
     toy: str
     method: str
