@@ -1,4 +1,14 @@
-"""Inference: what fits. Start with `touchneedle.inference.likelihood` (events) or `pseudo_fits` (pseudo-experiments)."""
+"""Inference: what fits.
+
+In reading order:
+
+* the likelihood: `likelihood`, `terms`, `normalisation`; mixtures of `processes`, `rates`, `control_regions`, `streaming`, `event_files`
+* one fit and what follows: `fit` (`minuit`, `curvature`), `intervals`, `scan`, `impacts`, `weighted`, `closure`; all are a `result`
+* many fits: `pseudo_experiments`, `pseudo_fits` (`surface`, `batched`); with a likelihood: `simulated`, `asimov`, `calibrated`,
+  `neyman`, `limits`, `goodness_of_fit`, `coverage`
+* ensembles: `averaged`, `spread`, `network_error`
+* a model that travels: `bundle` (`manifest`, `parity`, `exported`, `onnx`), `measurement`, `interchange`, `pyhf_workspace`
+"""
 
 from touchneedle.inference.asimov import Asimov, asimov_from_model, asimov_from_simulator
 from touchneedle.inference.averaged import AveragedLikelihood
