@@ -76,7 +76,7 @@ def test_the_exact_answer_is_at_both_solutions(records: list[Record]) -> None:
     assert {row.at["solution"] for row in rows(oracle, "solution_shift")} == {1, 2}
 
 
-@pytest.mark.parametrize("name", ["mixture_density", "posterior_flow", "ratio_bce", "ratio_parametric", "ratio_signed_revert", "zuko_nsf"])
+@pytest.mark.parametrize("name", [*KINDS[1:], "ratio_parametric"])
 def test_fits_of_every_kind_report_the_profiled_fraction(records: list[Record], name: str) -> None:
     record = profiled(records, "fnf_two_class")[name]
     found = [row for row in rows(record, "bias_vs_oracle") if row.at["parameter"] == "fraction_b"]
