@@ -78,8 +78,8 @@ def fit(
     auxiliary = parameters.nominal if auxiliary is None else auxiliary.double()
     for point in given:
         check_positive(likelihood, point, events)
-    data = _Data(likelihood, events, auxiliary).normalised_near(given[0])
-    result = data.best(torch.cat([given, sobol_starts(likelihood, starts - len(given), seed)]))
+    data, reached = _Data(likelihood, events, auxiliary).normalised_near(given[0])
+    result = data.best(torch.cat([reached[None], given[1:], sobol_starts(likelihood, starts - len(given), seed)]))
     for _ in range(2):
         local = data.normalise_at(result)
         if local is None:
@@ -146,29 +146,29 @@ class _Data:
             non_positive=bad,
         )
 
-    def normalised_near(self, start: Tensor) -> _Data:
-        """The same data, normalised where a fit from ``start`` (p,) leads.
+    def normalised_near(self, start: Tensor) -> tuple[_Data, Tensor]:
+        """The same data, normalised where a fit from ``start`` (p,) leads, and that place (p,).
 
         Without normalisation a ratio may have its maximum far away, and a correction holds in a ball only: so the ball
         walks, no further than to its own edge each time, until it holds the fit.
         """
         estimator = getattr(self.likelihood, "estimator", None)
         if estimator is None or estimator.normalised:
-            return self
+            return self, start
         centre, covariance = start, self._first_covariance(start)
         here = self
         for _ in range(_MOST_WALKS):
             ball = Ball.around(centre, covariance, RADIUS, self.likelihood.parameters)
             local = fit_local_normalisation(estimator, ball)
             if local is None:
-                return self
+                return self, start
             here = replace(self, likelihood=at_best(self.likelihood, local))
             found = here.best(centre[None])
             distance = float(ball.distance(found.theta[None])[0])
             if distance <= RADIUS:
-                break
+                return here, found.theta
             centre = centre + (RADIUS / distance) * (found.theta - centre)
-        return here
+        return here, centre
 
     def _first_covariance(self, start: Tensor) -> Tensor:
         """Covariance (p, p) by the spread of scores of some events at a point, or first steps where that says nothing."""

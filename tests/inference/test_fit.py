@@ -8,6 +8,7 @@ import torch
 
 from touchneedle.conf.errors import InputError
 from touchneedle.inference import FitOptions, Likelihood, fit, fit_pseudo_experiments, profile_scan
+from touchneedle.inference.terms import fit_limits
 
 
 @pytest.fixture
@@ -93,6 +94,32 @@ def test_local_normalisation_is_found_around_the_fit(problems, events):
     assert result.normalisation is not None
     assert result.normalisation.residual < 1e-10
     assert torch.allclose(result.theta, expected(toy, events)[0], atol=1e-4)
+
+
+def test_a_ratio_that_runs_away_is_followed_from_its_start(problems, generator):
+    """Without normalisation ln L rises towards both bounds of a nuisance, where nothing is known of it any more."""
+
+    class Steep(problems.Drifting):
+        def _drift(self, theta):
+            return 5 * theta[:, 1] ** 2
+
+        def log_normalisation(self, theta):
+            return torch.where(theta[:, 1].abs() < 2.5, self._drift(theta), 0.0)
+
+    toy = problems.Mixture()
+    events = toy.sample(torch.tensor([[0.5, 0.3, -0.2]], dtype=torch.float64).expand(500, -1), generator=generator)
+    exact, found = (fit(Likelihood(estimator(toy)), events) for estimator in (problems.Truth, Steep))
+    assert found.valid
+    assert not found.at_bound
+    assert ((found.theta - exact.theta) / exact.sigma).abs().max() < 0.05
+
+
+def test_learned_estimators_stay_within_four_sigma_of_gaussian_priors(problems):
+    toy = problems.LinearGaussian()
+    learned, control = problems.Truth(toy), problems.Truth(toy)
+    control.needs_truth = True
+    assert fit_limits(learned).tolist() == [[-4.0, -12.0], [4.0, 12.0]]
+    assert fit_limits(control).isinf().all()
 
 
 def test_best_of_several_starts(problems, events):
