@@ -24,6 +24,7 @@ from touchneedle.conf.errors import InputError
 from touchneedle.estimators.base import Estimator
 from touchneedle.inference.fit_result import FitResult
 from touchneedle.inference.likelihood import Likelihood
+from touchneedle.inference.pools import effective_size
 from touchneedle.inference.result import Result
 from touchneedle.inference.text_table import table
 from touchneedle.toys.base import Events, Feature
@@ -111,7 +112,7 @@ def closure(likelihood: Likelihood, events: Events, best: FitResult, reference: 
     observed = float(events.weight.double().sum())
     expected = observed if likelihood.rates is None else float(likelihood.rates(best.theta[None]).sum())
     data = events.weight.double().cpu()
-    effective = float(weight.sum() ** 2 / weight.square().sum())
+    effective = effective_size(weight)
     weight = weight * (expected / weight.sum())
     found = tuple(
         _feature(feature, (events.x[:, k].double().cpu(), data), (reference.x[:, k].double().cpu(), weight), bins, likelihood.rates is None)

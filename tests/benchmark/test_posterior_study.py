@@ -9,7 +9,10 @@ from scipy import stats
 
 from touchneedle.toys.base import Normal, Parameter, ParameterSpace, Uniform, build_toy
 
+Pair = tuple[posterior_study.Row, posterior_study.Row]
 TARGET = 0.03
+# Toy, method, training events, size of sets. A network that comes to meet its target has to leave this list.
+MISSED = {("two_moons", "posterior_score", 10_000, 1)}
 
 
 def generator(seed: int) -> torch.Generator:
@@ -50,7 +53,7 @@ def test_a_prior_that_is_not_flat_is_refused() -> None:
         posterior_study.anneal(lambda theta: 0 * theta[:, 0], space, 10, generator(0))
 
 
-def pairs() -> list[tuple[posterior_study.Row, posterior_study.Row]]:
+def pairs() -> list[Pair]:
     """Our row and that of sbi, for every network and size of sets that both have."""
     rows = posterior_study.read_table()
     theirs = {(row.toy, row.method, row.n_train, row.n_set): row for row in rows if row.by == "sbi"}
@@ -59,11 +62,13 @@ def pairs() -> list[tuple[posterior_study.Row, posterior_study.Row]]:
 
 
 @pytest.mark.parametrize("pair", pairs(), ids=lambda pair: f"{pair[0].toy} {pair[0].method} {pair[0].n_train} sets of {pair[0].n_set}")
-def test_no_posterior_is_worse_than_that_of_sbi(pair: tuple[posterior_study.Row, posterior_study.Row]) -> None:
+def test_no_posterior_is_worse_than_that_of_sbi(
+    pair: tuple[posterior_study.Row, posterior_study.Row], request: pytest.FixtureRequest
+) -> None:
     ours, theirs = pair
-    # Both are means over the same observations: their difference fluctuates less than this.
-    error = math.hypot(ours.c2st_stderr, theirs.c2st_stderr)
-    assert ours.c2st <= theirs.c2st + TARGET + 2 * error
+    if (ours.toy, ours.method, ours.n_train, ours.n_set) in MISSED:
+        request.applymarker(pytest.mark.xfail(reason="the target is missed", strict=True))
+    assert ours.c2st <= theirs.c2st + TARGET
 
 
 @pytest.mark.slow
