@@ -43,7 +43,7 @@ def trained(name: str, epochs: int) -> Estimator:
     return estimator
 
 
-@pytest.mark.parametrize(("name", "epochs", "target"), [("ratio_bce", 20, 60), ("zuko_nsf", 20, 300)])
+@pytest.mark.parametrize(("name", "epochs", "target"), [("ratio_bce", 20, 60), ("zuko_nsf", 20, 300), ("spline_flow", 20, 300)])
 def test_full_evaluation(benchmark: Any, monkeypatch: pytest.MonkeyPatch, name: str, epochs: int, target: float) -> None:
     """Wall time of `evaluate`, by family."""
     seconds: dict[str, float] = {}
