@@ -22,6 +22,8 @@ from torch import Tensor
 from touchneedle.conf import registry
 from touchneedle.conf.errors import InputError
 from touchneedle.estimators.base import Estimator, build_estimator
+from touchneedle.estimators.ensemble import AveragedEnsemble
+from touchneedle.inference.averaged import AveragedLikelihood
 from touchneedle.inference.bounded import SMALLEST, BoundedAllocation
 from touchneedle.inference.bundle_readme import describe_bundle
 from touchneedle.inference.description import describe_estimator
@@ -54,10 +56,12 @@ class Bundle:
     graph: Callable[[Tensor, Tensor], Tensor] | None = None
 
     @property
-    def likelihood(self) -> Likelihood:
-        """The likelihood of real events, with rates where the bundle has them."""
-        rates = self.manifest.rates
-        return Likelihood(self.estimator, None if rates is None else rates.rates)
+    def likelihood(self) -> Likelihood | AveragedLikelihood:
+        """The likelihood of real events, with rates where the bundle has them; members that are averaged are so as a whole."""
+        rates = None if self.manifest.rates is None else self.manifest.rates.rates
+        if isinstance(self.estimator, AveragedEnsemble):
+            return AveragedLikelihood(tuple(Likelihood(member, rates) for member in self.estimator.estimators))
+        return Likelihood(self.estimator, rates)
 
 
 def save_bundle(

@@ -19,9 +19,9 @@ from touchneedle.conf.errors import InputError
 from touchneedle.inference.bundle import Bundle, load_bundle
 from touchneedle.inference.event_files import read_events
 from touchneedle.inference.fit import FitResult, fit
+from touchneedle.inference.fittable import Fittable
 from touchneedle.inference.impacts import impacts
 from touchneedle.inference.intervals import profile_intervals
-from touchneedle.inference.likelihood import Likelihood
 from touchneedle.inference.manifest import Manifest
 from touchneedle.inference.measurement_result import Measurement
 from touchneedle.inference.plain_folder import write_folder
@@ -43,7 +43,7 @@ def measure(bundle: Bundle, events: Events, scan: Sequence[str] | None = None, p
         scan: parameters whose profile likelihood is scanned; those of interest by default.
         progress: told the name of each step as it begins.
 
-    Raises `InputError` for unknown parameters and an estimator whose likelihood is not a sum over events.
+    Raises `InputError` for unknown parameters and an estimator whose likelihood is neither a sum over events nor an average of such.
     """
     parameters = bundle.estimator.spec.parameters
     interest = [parameters.names[column] for column in parameters.interest]
@@ -64,7 +64,7 @@ def measure(bundle: Bundle, events: Events, scan: Sequence[str] | None = None, p
 
 
 def _analyses(
-    likelihood: Likelihood, events: Events, best: FitResult, interest: Sequence[str], scanned: Sequence[str]
+    likelihood: Fittable, events: Events, best: FitResult, interest: Sequence[str], scanned: Sequence[str]
 ) -> Iterator[tuple[str, Callable[[], Result]]]:
     """Everything beside the fit, by name. A new kind of result joins the measurement here, and nowhere else."""
     yield "intervals", lambda: profile_intervals(likelihood, events, best, level=_LEVELS)

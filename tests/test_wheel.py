@@ -151,15 +151,34 @@ NOT_IN_THE_BASE = (
 )
 
 
-@pytest.fixture
-def base(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Shell:
+@pytest.fixture(scope="module")
+def fresh_environment(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A new virtual environment with the wheel's base install from the package index."""
+    folder = tmp_path_factory.mktemp("fresh")
+    subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+    command = [str(folder / "bin/pip"), "install", "--quiet", "-c", str(ROOT / "constraints.txt"), str(wheel)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "No matching distribution found" in done.stderr or "connection" in done.stderr.lower():
+        pytest.skip("no package index to install the base from")
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.fixture(params=["extras_blocked", "fresh_environment"])
+def base(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Shell:
     """The installed command where no extra can be imported, in a folder of its own."""
     folder = tmp_path_factory.mktemp("elsewhere")
-    (folder / "sitecustomize.py").write_text(BLOCKER.format(names=NOT_IN_THE_BASE))
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), str(site)]), "OMP_NUM_THREADS": "1"}
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"OMP_NUM_THREADS": "1"}
+    if request.param == "fresh_environment":
+        program = [str(request.getfixturevalue("fresh_environment") / "bin/touchneedle")]
+    else:
+        site = request.getfixturevalue("site")
+        (folder / "sitecustomize.py").write_text(BLOCKER.format(names=NOT_IN_THE_BASE))
+        environment["PYTHONPATH"] = os.pathsep.join([str(folder), str(site)])
+        program = [sys.executable, str(site / "bin/touchneedle")]
 
     def call(*words: object) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, str(site / "bin/touchneedle"), *map(str, words)]
+        command = [*program, *map(str, words)]
         return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300, check=False)
 
     return call

@@ -14,8 +14,9 @@ from torch import nn
 from touchneedle.conf import registry
 from touchneedle.conf.errors import InputError
 from touchneedle.estimators.base import Estimator, build_estimator, register_estimator
+from touchneedle.estimators.ensemble import AveragedEnsemble
 from touchneedle.estimators.trained_range import OutsideTrainedRange
-from touchneedle.inference import fit, fit_rate_model, load_bundle, save_bundle
+from touchneedle.inference import fit, fit_rate_model, load_bundle, measure, save_bundle
 from touchneedle.inference.manifest import content_digest
 
 
@@ -98,6 +99,23 @@ def test_ensembles_travel(problems, events, tmp_path, combine):
     bundle = load_bundle(save_bundle(tmp_path / "bundle", ensemble, events))
     assert type(bundle.estimator) is type(ensemble)
     assert torch.equal(bundle.estimator.log_ratio(events.x, events.theta), ensemble.double().log_ratio(events.x, events.theta))
+
+
+def test_the_average_of_likelihoods_is_measured_out_of_a_bundle(problems, events, tmp_path):
+    """The set's likelihood is the average of the members', not a sum over events of anything."""
+    members = [build_estimator("bundled_line", problems.LinearGaussian().spec) for _ in range(3)]
+    for member in members:
+        member.prepare(events)
+    ensemble = AveragedEnsemble(members)
+    bundle = load_bundle(save_bundle(tmp_path / "bundle", ensemble, events))
+    measured = measure(bundle, events)
+    best, moved = measured.fit.theta, measured.fit.theta + torch.tensor([0.1, -0.2], dtype=torch.float64)
+    assert measured.fit.valid
+    assert {"intervals", "scan_mu", "impacts_on_mu"} <= set(measured.further)
+    change = ensemble.double().log_likelihood_ratio(events, torch.stack([moved, best])).detach()
+    constraint = -0.5 * (moved[1] ** 2 - best[1] ** 2)
+    value = [bundle.likelihood.value_and_gradient(theta, events)[0] for theta in (moved, best)]
+    assert float(value[0] - value[1]) == pytest.approx(float(change[0] - change[1] + constraint), abs=1e-9)
 
 
 def test_rates_travel_and_the_likelihood_fits(trained, problems, events, tmp_path):
