@@ -12,7 +12,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from safetensors import SafetensorError
@@ -22,7 +22,6 @@ from torch import Tensor
 from touchneedle.conf import registry
 from touchneedle.conf.errors import InputError
 from touchneedle.estimators.base import Estimator, build_estimator
-from touchneedle.estimators.ensemble import AveragedEnsemble
 from touchneedle.inference.averaged import AveragedLikelihood
 from touchneedle.inference.bounded import SMALLEST, BoundedAllocation
 from touchneedle.inference.bundle_readme import describe_bundle
@@ -59,8 +58,9 @@ class Bundle:
     def likelihood(self) -> Likelihood | AveragedLikelihood:
         """The likelihood of real events, with rates where the bundle has them; members that are averaged are so as a whole."""
         rates = None if self.manifest.rates is None else self.manifest.rates.rates
-        if isinstance(self.estimator, AveragedEnsemble):
-            return AveragedLikelihood(tuple(Likelihood(member, rates) for member in self.estimator.estimators))
+        ensemble, estimator = self.manifest.estimator.ensemble, cast(Any, self.estimator)
+        if ensemble is not None and ensemble.combine == "average":
+            return AveragedLikelihood(tuple(Likelihood(member, rates) for member in estimator.estimators))
         return Likelihood(self.estimator, rates)
 
 
