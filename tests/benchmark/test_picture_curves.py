@@ -10,6 +10,7 @@ from touchneedle.benchmark.config import EvaluationConfig
 from touchneedle.benchmark.evaluate import evaluate
 from touchneedle.benchmark.metrics.closure import closure_scores
 from touchneedle.benchmark.metrics.context import EvaluationContext
+from touchneedle.benchmark.metrics.curves import SCAN_CEILING, curve_rows
 from touchneedle.benchmark.metrics.pulls import BINS, histogram_rows
 from touchneedle.benchmark.metrics.responses import response_rows
 from touchneedle.benchmark.metrics.slices import SLICE_POINTS, slice_rows
@@ -23,6 +24,10 @@ LIMIT = 10_000
 def control(name, toy, seed=0, **options):
     config = EvaluationConfig(**{"n_test": 10_000, "n_posterior": 30, "n_experiments": 20, "n_pool": 2_000} | options)
     return EvaluationContext(toy, build_estimator(name, toy.spec, truth=toy).double(), config, seed)
+
+
+def seeded():
+    return torch.Generator().manual_seed(1)
 
 
 def lines(rows, curve=None):
@@ -46,12 +51,21 @@ def test_a_slice_is_the_exact_log_ratio_along_one_feature(bump):
     assert axis == "mass [GeV]"
     theta = bump.spec.parameters.nominal.clone()
     theta[0] = bump.spec.parameters.parameters[0].prior.from_normal(torch.ones(()))
+    assert float(bump.log_ratio(bump.sample(bump.spec.parameters.nominal.expand(2_000, -1), generator=seeded()).x, theta).std()) < 2
     assert place == f"fraction={float(theta[0]):.4g}"
     x = torch.tensor([point[0] for point in exact])[:, None]
     assert len(x) == SLICE_POINTS
     assert [point[1] for point in exact] == pytest.approx(bump.log_ratio(x, theta).tolist(), abs=1e-5)
     narrow = found["estimator", axis, place]
     assert [point[1] for point in narrow] == pytest.approx([point[1] / 0.81 for point in exact], abs=1e-6)
+
+
+def test_a_narrow_likelihood_is_found_and_sliced_near_by():
+    here = control("oracle", build_toy("two_moons"))
+    scan = lines(curve_rows(here), "scan")["exact",]
+    near = [x for x, y, _, _ in scan if y < SCAN_CEILING]
+    assert len(near) > 0.5 * len(scan), "most of the points lie where the likelihood is"
+    assert all(abs(y) < 30 for points in lines(slice_rows(here)).values() for _, y, _, _ in points)
 
 
 def test_pictures_of_several_seeds_have_the_same_points(bump):
