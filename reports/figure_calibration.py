@@ -6,7 +6,7 @@ import math
 
 from touchneedle.reports.curves import Series
 from touchneedle.reports.material import Drawn, Material, bare
-from touchneedle.reports.panels import MINUS, Box, Ink, Panel, Scale, span
+from touchneedle.reports.panels import MINUS, Box, Ink, Panel, Scale, reach, span
 from touchneedle.reports.picture import Layout, Picture, lacking, legend_of, nothing
 
 BAND = Ink("currentColor", marker="")
@@ -15,7 +15,6 @@ TESTS = (
     ("expected_coverage", "expected coverage"),
     ("pit", "events among the estimator's own (PIT)"),
 )
-_TOO_FAR = 4.0
 _SMALLEST_REACH = 0.02
 _LARGEST_ODDS = 8.0
 
@@ -39,8 +38,7 @@ def draw_calibration(material: Material) -> Picture:
 def _reliability(box: Box, present: list[Drawn]) -> Panel:
     lines = [(drawn, found) for drawn in present if (found := drawn.first("reliability", next(iter(drawn.series("reliability")), "")))]
     gaps = [[y - x for x, y in zip(found.x, found.y, strict=True)] for _, found in lines]
-    reach = sorted(max(map(abs, gap)) for gap in gaps if gap)
-    limit = 1.2 * min(reach[-1], _TOO_FAR * reach[len(reach) // 2]) if reach else 1.0
+    limit = 1.2 * reach(gaps)
     xs = [x for _, found in lines for x in found.x]
     low, high = span(xs, 0.05)
     x = Scale(max(low, -_LARGEST_ODDS), min(high, _LARGEST_ODDS))
@@ -55,9 +53,7 @@ def _reliability(box: Box, present: list[Drawn]) -> Panel:
 
 def _ranks(box: Box, present: list[Drawn], curve: str, title: str, parameter: str) -> Panel:
     lines = [(drawn, found) for drawn in present if (found := _chosen(drawn, curve, parameter)) is not None]
-    inside = [max(map(abs, found.high), default=0.0) for _, found in lines]
-    reach = sorted(max(map(abs, found.y), default=0.0) for _, found in lines)
-    limit = 1.25 * max(*inside, min(reach[-1], _TOO_FAR * reach[len(reach) // 2]), _SMALLEST_REACH) if lines else 1.0
+    limit = 1.25 * max(reach([found.y for _, found in lines], _SMALLEST_REACH), reach([found.high for _, found in lines]))
     panel = Panel(box, Scale(0.0, 1.0), Scale(-limit, limit), "rank", f"ECDF {MINUS} uniform", title)
     panel.rule(y=0.0)
     if lines:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from touchneedle.reports.curves import averaged, parts
 from touchneedle.reports.material import EXACT, Drawn, Material, bare
 from touchneedle.reports.panels import Box, Panel, Scale, span
-from touchneedle.reports.picture import Layout, Picture, lacking, legend_of, nothing
+from touchneedle.reports.picture import MAX_PANELS, Layout, Picture, lacking, legend_of, nothing
 
 WAYS = ("up", "down")
 
@@ -20,7 +20,7 @@ def draw_responses(material: Material) -> Picture:
     present = [drawn for drawn in material.answers if drawn.series("response")]
     if not present:
         return nothing(material, "no responses: a toy without nuisances that change its shape, or records without such curves", caption)
-    axes = list(dict.fromkeys(parts(name)[1] for drawn in present for name in drawn.series("response")))
+    axes = list(dict.fromkeys(parts(name)[1] for drawn in present for name in drawn.series("response")))[:MAX_PANELS]
     known = any(parts(name)[0] == "exact" for drawn in present for name in drawn.series("response"))
     legend = (*([("exact", EXACT)] if known else []), *legend_of(present, lines=True))
     layout = Layout(len(axes), legend, columns=min(3, len(axes)) if len(axes) != 4 else 2, height=290)

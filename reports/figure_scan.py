@@ -7,10 +7,8 @@ from collections.abc import Sequence
 
 from touchneedle.reports.curves import Series
 from touchneedle.reports.material import EXACT, Drawn, Material, bare
-from touchneedle.reports.panels import MINUS, Box, Panel, Scale, span
+from touchneedle.reports.panels import MINUS, Box, Panel, Scale, reach, span
 from touchneedle.reports.picture import Layout, Picture, lacking, legend_of, nothing
-
-_TOO_FAR = 4.0
 
 
 def draw_scan(material: Material) -> Picture:
@@ -56,7 +54,7 @@ def _scan_panel(box: Box, present: Sequence[Drawn], exact: Series | None, parame
 
 def _ratio_panel(box: Box, present: Sequence[Drawn]) -> Panel:
     ratios = [(drawn, found) for drawn in present if (found := _ratio(drawn)) is not None]
-    limit = _ratio_limit([found for _, found in ratios])
+    limit = 1.1 * reach([[*found.y, *found.low, *found.high] for _, found in ratios])
     xs = [x for _, found in ratios for x in found.x]
     panel = Panel(box, Scale(*span(xs, 0.02)), Scale(-limit, limit), "exact log r", f"learned {MINUS} exact log r")
     panel.rule(y=0.0)
@@ -65,10 +63,3 @@ def _ratio_panel(box: Box, present: Sequence[Drawn]) -> Panel:
             panel.band(found.x, found.low, found.high, drawn.ink, 0.1)
         panel.line(found.x, found.y, bare(drawn.ink))
     return panel
-
-
-def _ratio_limit(ratios: Sequence[Series]) -> float:
-    """Half height of the panel: the widest band, but at most four times the median one."""
-    sizes = [[abs(v) for v in (*found.y, *found.low, *found.high) if math.isfinite(v)] for found in ratios]
-    reach = sorted(max(values) for values in sizes if values)
-    return 1.1 * min(reach[-1], _TOO_FAR * reach[len(reach) // 2]) or 1.0 if reach else 1.0

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from touchneedle.reports.curves import Series, averaged, parts
 from touchneedle.reports.material import EXACT, Drawn, Material, bare
 from touchneedle.reports.panels import Panel, Scale, span
-from touchneedle.reports.picture import Layout, Picture, lacking, legend_of, nothing
+from touchneedle.reports.picture import MAX_PANELS, Layout, Picture, lacking, legend_of, nothing
 
 
 def draw_slices(material: Material) -> Picture:
@@ -19,7 +19,7 @@ def draw_slices(material: Material) -> Picture:
     present = [drawn for drawn in material.answers if drawn.series("slice")]
     if not present:
         return nothing(material, "no slices: records without curves, or from before slices were written", caption)
-    axes = list(dict.fromkeys(parts(name)[1:] for drawn in present for name in drawn.series("slice")))
+    axes = list(dict.fromkeys(parts(name)[1:] for drawn in present for name in drawn.series("slice")))[:MAX_PANELS]
     known = any(parts(name)[0] == "exact" for drawn in present for name in drawn.series("slice"))
     legend = (*([("exact", EXACT)] if known else []), *legend_of(present, lines=True))
     layout = Layout(len(axes), legend, columns=3, height=290)

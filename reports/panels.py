@@ -21,6 +21,7 @@ MINUS = "\N{MINUS SIGN}"
 _INK = "var(--figure-ink, #1c2330)"
 _STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 _FAR = 4.0
+_TOO_FAR = 4.0
 
 
 @dataclass(frozen=True)
@@ -50,9 +51,11 @@ class Scale:
         return min(max((at - low) / ((high - low) or 1.0), -_FAR), 1 + _FAR)
 
     def ticks(self) -> list[tuple[float, str]]:
-        """Values with their texts: steps of 1, 2, 2.5 or 5, or powers of ten."""
+        """Values with their texts: steps of 1, 2, 2.5 or 5, or powers of ten; none on an axis without length."""
         if self.names is not None:
             return list(self.names)
+        if not 0 < self.high - self.low < math.inf:
+            return []
         if self.log:
             powers = range(math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9) + 1)
             return [(10.0**power, f"{10**power:,}" if 0 <= power < 5 else f"1e{power}") for power in powers]
@@ -105,7 +108,7 @@ class Panel:
 
     def band(self, xs: Sequence[float], low: Sequence[float], high: Sequence[float], ink: Ink, opacity: float = 0.16) -> None:
         """The area between two lines."""
-        known = [(x, a, b) for x, a, b in zip(xs, low, high, strict=True) if math.isfinite(a) and math.isfinite(b)]
+        known = [(x, a, b) for x, a, b in zip(xs, low, high, strict=True) if all(map(math.isfinite, (x, a, b)))]
         if len(known) > 1:
             there, back = [(x, b) for x, _, b in known], [(x, a) for x, a, _ in reversed(known)]
             path = _polyline([self._place(x, y) for x, y in there + back])
@@ -136,13 +139,16 @@ class Panel:
     def area(self, x: tuple[float, float], y: tuple[float, float], ink: Ink, opacity: float = 0.14) -> None:
         """A filled rectangle."""
         (left, bottom), (right, top) = self._place(x[0], y[0]), self._place(x[1], y[1])
-        self.parts.append(
-            f'<rect x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" height="{bottom - top:.1f}" '
-            f'fill="{ink.colour}" fill-opacity="{opacity:g}"/>'
-        )
+        if all(map(math.isfinite, (left, bottom, right, top))):
+            self.parts.append(
+                f'<rect x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" height="{bottom - top:.1f}" '
+                f'fill="{ink.colour}" fill-opacity="{opacity:g}"/>'
+            )
 
     def steps(self, edges: Sequence[float], heights: Sequence[float], ink: Ink, opacity: float = 0.28) -> None:
-        """A filled histogram over ``edges``, one more than heights."""
+        """A filled histogram over ``edges``, one more than heights; not drawn where one of them is not a number."""
+        if not all(map(math.isfinite, (*edges, *heights))):
+            return
         bottom = self._place(edges[0], max(0.0, self.y.low))[1]
         places = [self._place(edge, height) for edge, height in zip(edges, (*heights, heights[-1]), strict=True)]
         path = f"M{places[0][0]:.1f} {bottom:.1f}" + "".join(f"V{here[1]:.1f}H{there[0]:.1f}" for here, there in pairwise(places))
@@ -156,6 +162,8 @@ class Panel:
     def arrow(self, x: float, y: float, ink: Ink, *, forward: bool) -> None:
         """A small arrow beside a point, to the right or to the left: the value lies there."""
         across, down = self._place(x, y)
+        if not (math.isfinite(across) and math.isfinite(down)):
+            return
         way = 1 if forward else -1
         path = f"M{across + 6 * way:.1f} {down:.1f}h{14 * way}m{-5 * way}-4l{5 * way} 4l{-5 * way} 4"
         self.parts.append(f'<path d="{path}" fill="none" stroke="{ink.colour}" stroke-width="1.6"/>')
@@ -255,6 +263,17 @@ def span(values: Sequence[float], margin: float = 0.08, around: Sequence[float] 
     low, high = min(known), max(known)
     extra = margin * (high - low) or max(1e-3, 0.1 * abs(high))
     return low - extra, high + extra
+
+
+def reach(groups: Sequence[Sequence[float]], smallest: float = 0.0) -> float:
+    """Half height of a panel around zero: the largest size of any group, but at most four times that of the median group.
+
+    So that a hopeless answer leaves the frame, and the others can be seen. Values that are not finite do not count.
+    """
+    sizes = [[abs(value) for value in group if math.isfinite(value)] for group in groups]
+    largest = sorted(max(group) for group in sizes if group)
+    limit = min(largest[-1], _TOO_FAR * largest[len(largest) // 2]) if largest else 0.0
+    return max(limit, smallest) or 1.0
 
 
 def _step(length: float) -> float:

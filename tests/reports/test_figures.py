@@ -169,6 +169,21 @@ def test_any_label_can_be_drawn(make: Any, tmp_path: Path, label: str) -> None:
             assert not any(name.startswith("on") for element in root.iter() for name in element.attrib)
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e300, 0.0])
+def test_any_number_can_be_drawn(make: Any, tmp_path: Path, value: float) -> None:
+    numbers = [make.metric("fit/n_star", value, value, parameter="f", point=0), *make.fit_metrics(value, value)]
+    make.write(tmp_path, make.record("a", metrics=numbers, run_id="run"))
+    path = tmp_path / "run" / "curves.parquet"
+    write_all_curves(path, 0.1)
+    table = pyarrow.parquet.read_table(path)
+    for name in ("y", "low", "high"):
+        changed = [value if k % 3 else number for k, number in enumerate(table.column(name).to_pylist())]
+        table = table.set_column(table.column_names.index(name), name, pyarrow.array(changed, pyarrow.float64()))
+    pyarrow.parquet.write_table(table, path)
+    for figure in draw_all(read_results(tmp_path).rows, "signal_fraction"):
+        assert not re.search(r"[^a-z](nan|inf)[^a-z]", figure.picture.svg), figure.name
+
+
 def test_points_and_bars_stand_where_their_numbers_are() -> None:
     panel = Panel(Box(10, 20, 200, 100), Scale(0, 10), Scale(-1, 1))
     panel.points([5.0], [0.5], [0.0], [1.0], Ink(marker="o"))
