@@ -7,8 +7,9 @@ from dataclasses import replace
 
 from touchneedle.reports.aggregate import Cell
 from touchneedle.reports.material import Drawn, Material, bare, shorten
-from touchneedle.reports.panels import NAME, NAMES_LEFT, Ink, Panel, Scale, reach
+from touchneedle.reports.panels import NAME, NAMES_LEFT, Ink, Panel
 from touchneedle.reports.picture import Layout, Picture, lacking, legend_of, nothing
+from touchneedle.reports.scales import Scale, reach
 
 LIMIT = 0.2
 BIASES = ("fit/bias_vs_oracle", "fit/bias")

@@ -6,8 +6,9 @@ import math
 
 from touchneedle.reports.curves import Series
 from touchneedle.reports.material import Drawn, Material, bare
-from touchneedle.reports.panels import MINUS, Box, Ink, Panel, Scale, reach, span
+from touchneedle.reports.panels import Box, Ink, Panel
 from touchneedle.reports.picture import Layout, Picture, lacking, legend_of, nothing
+from touchneedle.reports.scales import MINUS, Scale, reach, span
 
 BAND = Ink("currentColor", marker="")
 TESTS = (
@@ -40,8 +41,8 @@ def _reliability(box: Box, present: list[Drawn]) -> Panel:
     gaps = [[y - x for x, y in zip(found.x, found.y, strict=True)] for _, found in lines]
     limit = 1.2 * reach(gaps)
     xs = [x for _, found in lines for x in found.x]
-    low, high = span(xs, 0.05)
-    x = Scale(max(low, -_LARGEST_ODDS), min(high, _LARGEST_ODDS))
+    left, right = span(xs, 0.05)
+    x = Scale(max(left, -_LARGEST_ODDS), min(right, _LARGEST_ODDS))
     panel = Panel(box, x, Scale(-limit, limit), "predicted log odds", f"observed {MINUS} predicted", "reliability")
     panel.rule(y=0.0)
     for drawn, found in lines:
@@ -61,8 +62,9 @@ def _ranks(box: Box, present: list[Drawn], curve: str, title: str, parameter: st
         panel.band(widest.x, widest.low, widest.high, BAND)
     for drawn, found in lines:
         panel.line(found.x, found.y, bare(drawn.ink))
-        marked = [k for k in range(len(found.x)) if k % 8 == 4 and math.isfinite(found.y[k])]
-        panel.points([found.x[k] for k in marked], [found.y[k] for k in marked], *(2 * [[math.nan] * len(marked)]), drawn.ink)
+        marked = [k for k in range(len(found.x)) if k % 8 == 4]
+        nowhere = [math.nan] * len(marked)
+        panel.points([found.x[k] for k in marked], [found.y[k] for k in marked], nowhere, nowhere, drawn.ink)
     return panel
 
 

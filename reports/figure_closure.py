@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from touchneedle.reports.material import Drawn, Material, bare
-from touchneedle.reports.panels import Box, Panel, Scale, reach, span
+from touchneedle.reports.panels import Box, Panel
 from touchneedle.reports.picture import MAX_PANELS, Layout, Picture, lacking, legend_of, nothing
+from touchneedle.reports.scales import Scale, reach, span
 
 
 def draw_closure(material: Material) -> Picture:

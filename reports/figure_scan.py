@@ -7,8 +7,9 @@ from collections.abc import Sequence
 
 from touchneedle.reports.curves import Series
 from touchneedle.reports.material import EXACT, Drawn, Material, bare
-from touchneedle.reports.panels import MINUS, Box, Panel, Scale, reach, span
+from touchneedle.reports.panels import Box, Panel
 from touchneedle.reports.picture import Layout, Picture, lacking, legend_of, nothing
+from touchneedle.reports.scales import MINUS, Scale, reach, span
 
 
 def draw_scan(material: Material) -> Picture:
@@ -20,7 +21,7 @@ def draw_scan(material: Material) -> Picture:
     )
     present = [drawn for drawn in material.answers if _scan(drawn) or _ratio(drawn)]
     if not present:
-        return nothing(material, *(lacking(material, present) or ["no curves"]), caption)
+        return nothing(material, "; ".join(lacking(material, present)) or "no curves", caption)
     exact = next((found for found in (drawn.first("scan", "exact") for drawn in material.rows) if found), None)
     legend = (*([("exact", EXACT)] if exact else []), *legend_of(present, lines=True))
     layout = Layout(2, legend, height=310)

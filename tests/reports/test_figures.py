@@ -18,8 +18,9 @@ from touchneedle.reports.figure_coverage import BAND_LEVEL, expected_band
 from touchneedle.reports.figures import FIGURES, draw, draw_all
 from touchneedle.reports.losses import loss_picture
 from touchneedle.reports.material import COLOURS, MAX_ROWS, gather
-from touchneedle.reports.panels import Box, Ink, Panel, Scale, number, span
+from touchneedle.reports.panels import Box, Ink, Panel
 from touchneedle.reports.rows import read_results
+from touchneedle.reports.scales import Scale, number, span
 
 SIZE = 40_000
 
