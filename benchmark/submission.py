@@ -21,6 +21,7 @@ import hashlib
 import io
 import stat
 import zipfile
+import zlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,8 +69,8 @@ def submit(sources: Sequence[Path], archive: Path, *, open_track: bool = False) 
     """Pack records, files or folders of them, with their curves.
 
     Raises:
-        InputError: for a corrupt record, a seed that is not the board's, a wrong track, mixed toy versions, two records of one run,
-            or an archive that exists or cannot be written.
+        InputError: for a corrupt or altered record, a seed that is not the board's, a wrong track, mixed toy versions, two records of
+            one run, or an archive that exists or cannot be written.
     """
     if archive.exists():
         raise InputError(f"archive {archive}: it exists already; choose another name")
@@ -77,9 +78,8 @@ def submit(sources: Sequence[Path], archive: Path, *, open_track: bool = False) 
     records = []
     for path in _record_paths(sources):
         record = _as_submitted(read_record(path), open_track)
-        check_board_seed(record)
-        check_track(record)
         name = f"{record.run_id}.json"
+        _check(name, record)
         content = path.read_bytes() if not open_track else (record.model_dump_json(indent=1) + "\n").encode()
         if files.setdefault(name, content) != content:
             raise InputError(f"record {path}: another record of run {record.run_id} with other content is packed already; choose one")
@@ -104,7 +104,8 @@ def merge(archive: Path, results: Path) -> Merged:
     records = [_record(name, content) for name, content in files.items() if name.endswith(".json")]
     here = [read_record(path) for path in record_files(results)] if results.is_dir() else []
     check_one_toy_version([*here, *records])
-    added, known = [], []
+    added: list[str] = []
+    known: list[str] = []
     for record in records:
         (known if _is_there(results, record.run_id, files) else added).append(record.run_id)
     _write(results, files, added)
@@ -127,12 +128,15 @@ def _read(archive: Path) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(archive) as zipped:
             files = _contents(archive, zipped)
-    except (OSError, zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+    except (OSError, EOFError, zipfile.BadZipFile, zlib.error, RuntimeError) as error:
         raise InputError(f"archive {archive}: expected a zip of touchneedle submit; got something else ({error})") from error
     manifest = _manifest(archive, files.pop(MANIFEST, b""))
     if set(files) != set(manifest.files):
         odd = sorted(set(files) ^ set(manifest.files))[0]
         raise InputError(f"archive {archive}: expected the files of its manifest; {odd} is in one of them only; pack it again")
+    alone = [name for name in files if name.endswith(".parquet") and f"{Path(name).parent}.json" not in files]
+    if alone:
+        raise InputError(f"archive {archive}: expected the record of every run; there is none beside {alone[0]}")
     for name, content in files.items():
         if _sha256(content) != manifest.files[name]:
             raise InputError(f"archive {archive}: {name} was altered after it was packed (SHA-256 differs); pack it again")
@@ -172,24 +176,23 @@ def _manifest(archive: Path, content: bytes) -> Manifest:
 
 def _record(name: str, content: bytes) -> Record:
     record = parse_record(name, content)
+    _check(name, record)
+    return record
+
+
+def _check(name: str, record: Record) -> None:
     check_record(name, record)
     check_board_seed(record)
     check_track(record)
-    return record
 
 
 def _is_there(results: Path, run_id: str, files: Mapping[str, bytes]) -> bool:
     """Whether a run is in the results folder with the same content; raises `InputError` if with other content."""
-    there = results / f"{run_id}.json"
-    if not there.exists():
-        return False
     for name in _files_of(run_id, files):
         path = results / name
         if path.exists() and path.read_bytes() != files[name]:
-            raise InputError(
-                f"results {results}: run {run_id} is there with another {path.name}; merge it into another folder, or remove one"
-            )
-    return True
+            raise InputError(f"results {results}: run {run_id} is there with another {path.name}; merge into another folder")
+    return (results / f"{run_id}.json").exists()
 
 
 def _write(results: Path, files: Mapping[str, bytes], run_ids: Iterable[str]) -> None:

@@ -115,6 +115,7 @@ def rename(new):
     def change(files, _):
         name = next(name for name in files if name.endswith(".json"))
         files[new] = files.pop(name)
+        files.pop(name.replace(".json", "/curves.parquet"))
 
     return change
 
@@ -130,6 +131,10 @@ def too_large(files, _):
 def broken_curves(files, _):
     name = next(name for name in files if name.endswith(".parquet"))
     files[name] = b"PAR1 no parquet"
+
+
+def curves_alone(files, _):
+    files["0123456789abcdef/curves.parquet"] = b"PAR1"
 
 
 def other_schema(files, _):
@@ -152,6 +157,7 @@ def other_schema(files, _):
         (set_manifest(surprise=1), True, "expected a manifest.json"),
         (other_schema, True, "expected schema version 1; got 7"),
         (too_large, True, "at most 2,000,000 bytes"),
+        (curves_alone, True, "expected the record of every run"),
         (broken_curves, True, "expected curves as parquet"),
     ],
 )
@@ -180,9 +186,12 @@ def test_links_doubles_and_files_that_are_no_archive_are_refused(packed, tmp_pat
         (tmp_path / f"{kind}.zip").write_bytes(buffer.getvalue())
         with pytest.raises(InputError, match="once each, no links"):
             merge(tmp_path / f"{kind}.zip", tmp_path / "board")
-    (tmp_path / "text.zip").write_text("hello")
-    with pytest.raises(InputError, match="expected a zip of touchneedle submit"):
-        merge(tmp_path / "text.zip", tmp_path / "board")
+    whole = packed.read_bytes()
+    damaged = [b"hello", whole[: len(whole) // 2], *(whole[:k] + b"\xff\xff" + whole[k + 2 :] for k in (100, 300, 700))]
+    for content in damaged:
+        (tmp_path / "damaged.zip").write_bytes(content)
+        with pytest.raises(InputError, match="expected a zip of touchneedle submit"):
+            merge(tmp_path / "damaged.zip", tmp_path / "board")
     assert not (tmp_path / "board").exists()
 
 
@@ -192,6 +201,15 @@ def test_a_run_that_is_there_with_other_content_is_never_overwritten(packed, tmp
     with pytest.raises(InputError, match="is there with another"):
         merge(packed, board)
     assert contents(board) == before
+
+
+def test_curves_without_a_record_are_not_overwritten_either(packed, tmp_path):
+    stray = tmp_path / "board" / record().run_id / "curves.parquet"
+    stray.parent.mkdir(parents=True)
+    stray.write_bytes(b"mine")
+    with pytest.raises(InputError, match="is there with another curves.parquet"):
+        merge(packed, tmp_path / "board")
+    assert contents(tmp_path / "board") == {f"{record().run_id}/curves.parquet": b"mine"}
 
 
 def test_toy_versions_never_mix(packed, tmp_path):
