@@ -18,7 +18,7 @@ WIDTH = 1000
 LEFT, RIGHT, TOP, BOTTOM = 68, 14, 26, 44
 LEGEND_LINE = 18
 # Room for names of rows beside a panel, in pixels and in letters.
-NAMES_LEFT, NAME = 160, 24
+NAMES_LEFT, NAME = 182, 27
 _INK = "var(--figure-ink, #1c2330)"
 
 

@@ -130,11 +130,11 @@ def test_each_row_but_the_oracle_is_drawn_once(make: Any, tmp_path: Path) -> Non
     assert [text for text in texts(picture.svg) if text in ("oracle", "exact", "a", "b")] == ["exact", "a", "b"]
 
 
-def test_options_and_designs_that_rows_share_are_not_repeated(make: Any, tmp_path: Path) -> None:
+def test_options_that_rows_share_are_not_repeated(make: Any, tmp_path: Path) -> None:
     make.write(tmp_path, make.record("a", params={"depth": 2, "bins": 8}, run_id="1"))
     make.write(tmp_path, make.record("b", params={"depth": 2, "bins": 9}, run_id="2", design="templates"))
     names = [drawn.label for drawn in gather(read_results(tmp_path).rows, "f").rows]
-    assert sorted(names) == ["a bins=8 (prior)", "b bins=9 (templates)"]
+    assert sorted(names) == ["a bins=8", "b bins=9 (templates)"]
 
 
 def test_what_is_missing_is_said(make: Any, tmp_path: Path) -> None:
