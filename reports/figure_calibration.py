@@ -54,10 +54,11 @@ def _reliability(box: Box, present: list[Drawn]) -> Panel:
 
 def _ranks(box: Box, present: list[Drawn], curve: str, title: str, parameter: str) -> Panel:
     lines = [(drawn, found) for drawn in present if (found := _chosen(drawn, curve, parameter)) is not None]
-    limit = 1.25 * max(reach([found.y for _, found in lines], _SMALLEST_REACH), reach([found.high for _, found in lines]))
+    limit = 1.25 * max(reach([found.y for _, found in lines], _SMALLEST_REACH), reach([found.high for _, found in lines], _SMALLEST_REACH))
     panel = Panel(box, Scale(0.0, 1.0), Scale(-limit, limit), "rank", f"ECDF {MINUS} uniform", title)
     panel.rule(y=0.0)
     if lines:
+        # That of the row with the fewest pairs.
         widest = max((found for _, found in lines), key=lambda found: max(found.high, default=0.0))
         panel.band(widest.x, widest.low, widest.high, BAND)
     for drawn, found in lines:

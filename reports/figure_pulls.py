@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 
 from touchneedle.reports.curves import Series, pooled
-from touchneedle.reports.material import Drawn, Material
+from touchneedle.reports.material import Drawn, Material, shorten
 from touchneedle.reports.numbers import format_number
 from touchneedle.reports.panels import Box, Ink, Panel
 from touchneedle.reports.picture import Layout, Picture, lacking, nothing
 from touchneedle.reports.scales import Scale
 
 _EDGE = 4.0
+_TITLE = 30
 # Air for the text; a spike taller than this leaves the frame.
 _AIR, _HIGHEST = 1.4, 0.9
 _NORMAL = Ink("currentColor", marker="", width=1.3)
@@ -41,8 +42,7 @@ def _histograms(drawn: Drawn, parameter: str) -> list[Series]:
 
 
 def _panel(box: Box, drawn: Drawn, series: Series, top: float, parameter: str) -> Panel:
-    title = drawn.label if len(drawn.label) <= 30 else drawn.label[:29] + "\N{HORIZONTAL ELLIPSIS}"
-    panel = Panel(box, Scale(-_EDGE, _EDGE, names=_AXIS), Scale(0.0, top), "pull", "", title)
+    panel = Panel(box, Scale(-_EDGE, _EDGE, names=_AXIS), Scale(0.0, top), "pull", "", shorten(drawn.label, _TITLE))
     half = 0.5 * (series.x[1] - series.x[0]) if len(series.x) > 1 else 0.25
     panel.steps([x - half for x in series.x] + [series.x[-1] + half], series.y, drawn.ink)
     panel.points(series.x, series.y, series.low, series.high, Ink(drawn.ink.colour, marker=drawn.ink.marker))
