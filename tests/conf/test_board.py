@@ -26,9 +26,10 @@ TRAIN = {
 }  # fmt: skip
 EVALUATE = {
     "oracle": 5, "oracle_narrow": 6, "oracle_shifted": 6, "best_gaussian": 5, "counting": 4, "mixture_density": 7, "posterior_flow": 10,
-    "posterior_mixture": 8, "ratio_bce": 9, "spline_flow": 14, "zuko_nsf": 25, "zuko_gf": 25, "nflows_nsf": 25, "nflows_coupling_nsf": 30,
-    "normflows_nsf": 30, "factorizable_flow": 30, "ratio_gp": 40, "kernel_density": 40, "flow_times_ratio": 30, "template_histogram": 10,
-    "diffusion_likelihood": 60, "flow_matching": 40, "posterior_flow_matching": 60, "posterior_score": 60, "zuko_cnf": 60,
+    "posterior_mixture": 8, "ratio_bce": 9, "spline_flow": 30, "zuko_nsf": 45, "zuko_gf": 45, "nflows_nsf": 45, "nflows_coupling_nsf": 50,
+    "normflows_nsf": 50, "factorizable_flow": 100, "ratio_gp": 40, "kernel_density": 40, "flow_times_ratio": 45, "mined_scandal": 45,
+    "template_histogram": 10, "diffusion_likelihood": 60, "flow_matching": 40, "posterior_flow_matching": 60, "posterior_score": 60,
+    "zuko_cnf": 60,
 }  # fmt: skip
 EVALUATE_OTHERS = 14
 # Steps over these 2,100, without early stopping: epochs times batches of an epoch.
@@ -37,9 +38,10 @@ CONTROLS = ("oracle", "oracle_narrow", "oracle_shifted", "best_gaussian", "count
 CORE_TOYS = {"mass_bump", "fnf_two_class", "gaussian_shift", "many_nuisances", "eft_quadratic"}
 CORE = {
     *((name, "prior") for name in ("ratio_bce", "ratio_parametric", "spline_flow", "mixture_density", "posterior_flow")),
-    *((name, "templates") for name in ("template_histogram", "ratio_morphed", "factorizable_flow", "ratio_bce", "mixture_density")),
+    *((name, "templates") for name in ("template_histogram", "ratio_morphed")),
     ("mined_alices", "pairs"),
 }
+FEWER = {("ratio_bce", "templates"): 3, ("mixture_density", "templates"): 3, ("factorizable_flow", "templates"): 2}
 
 
 def cells(preset: str) -> list[dict[str, str]]:
@@ -62,8 +64,9 @@ def test_the_core_stands_on_five_toys_with_five_seeds(board: list[dict[str, str]
     for cell in board:
         if cell["budget"] == "small":
             seeds.setdefault((cell["estimator"], design(cell), cell["toy"]), set()).add(cell["seed"])
-    full = {key for key, found in seeds.items() if len(found) == 5}
-    assert full == {(*method, toy) for method in CORE for toy in CORE_TOYS}
+    several = {key: len(found) for key, found in seeds.items() if len(found) > 1}
+    expected = dict.fromkeys(CORE, 5) | FEWER
+    assert several == {(*method, toy): count for method, count in expected.items() for toy in CORE_TOYS}
 
 
 def test_every_estimator_is_there_and_on_two_toys_at_least(board: list[dict[str, str]]) -> None:
