@@ -14,7 +14,7 @@ from typing import Any
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 _FLAGS = ("--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-extensions", "--remote-debugging-pipe")
-_LONGEST = 60.0
+_LONGEST = 180.0
 
 
 class Chromium:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,10 @@ import pytest
 
 from touchneedle.benchmark.config import BudgetConfig, ComponentConfig, EvaluationConfig, ExperimentConfig, config_to_dict
 from touchneedle.benchmark.records import Budget, EstimatorInfo, Metric, Null, Record, ToyInfo, write_record
+
+sys.path.append(str(Path(__file__).parent))
+
+from chromium import CHROMIUM, Chromium
 
 POI = "signal_fraction"
 
@@ -121,6 +126,16 @@ class Factory:
 @pytest.fixture(scope="session")
 def make() -> type[Factory]:
     return Factory
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    """A headless browser for pages on disk."""
+    if CHROMIUM is None:
+        pytest.skip("needs chromium on PATH (Debian: apt-get install chromium)")
+    opened = Chromium(tmp_path_factory.mktemp("chromium"))
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
