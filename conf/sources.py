@@ -44,14 +44,20 @@ class Source:
     counted: bool = True
 
 
-def toy_source(name: str) -> Source:
-    """What the source of a toy says."""
-    return _source(registry.toys, name, "")
+class Sources:
+    """The sources of all components that are installed; looks for them once."""
 
+    def __init__(self) -> None:
+        self._toys, self._estimators = _entries(registry.toys), _entries(registry.estimators)
 
-def estimator_source(name: str, distribution: str) -> Source:
-    """What the source of an estimator says, if the one that is installed came from that distribution."""
-    return _source(registry.estimators, name, distribution or BUILT_IN)
+    def toy(self, name: str) -> Source:
+        """What the source of a toy says."""
+        return _read(self._toys[name]) if name in self._toys else Source()
+
+    def estimator(self, name: str, distribution: str) -> Source:
+        """What the source of an estimator says, if the one that is installed came from that distribution."""
+        entry = self._estimators.get(name)
+        return _read(entry) if entry and entry.distribution == (distribution or BUILT_IN) else Source()
 
 
 def class_node(entry: Entry) -> ast.ClassDef | None:
@@ -69,12 +75,11 @@ def source_tree(entry: Entry) -> ast.Module | None:
         return None
 
 
-def _source(components: Registry, name: str, distribution: str) -> Source:
+def _entries(components: Registry) -> dict[str, Entry]:
     try:
-        entry = components.entry(name)
+        return components.entries()
     except InputError:
-        return Source()
-    return _read(entry) if distribution in ("", entry.distribution) else Source()
+        return {}
 
 
 @cache

@@ -8,18 +8,20 @@ const board = JSON.parse(document.getElementById("compare-data").textContent);
 const form = document.getElementById("compare-form");
 const results = document.getElementById("compare-table");
 
-const cells = board.cells.map(([table, entry, design, column, text, badness, error, limit, seeds]) => ({
-  table: board.tables[table],
-  entry: board.entries[entry],
-  design,
-  column: board.columns[column],
-  text,
-  badness: Number(badness),
-  error,
-  limit,
-  seeds,
-  group: `${table}.${column}`,
-}));
+const cells = board.rows.flatMap(([table, entry, design, numbers]) =>
+  Object.entries(numbers).map(([column, [text, badness, error, limit = "", seeds = {}]]) => ({
+    table: board.tables[table],
+    entry: board.entries[entry],
+    design,
+    column: board.columns[column],
+    text,
+    badness: Number(badness),
+    error,
+    limit,
+    seeds,
+    group: `${table}.${column}`,
+  })),
+);
 const groups = new Map();
 for (const cell of cells) {
   if (!groups.has(cell.group)) groups.set(cell.group, []);
@@ -85,11 +87,11 @@ function chosenCells(state) {
   return cells.filter(
     ({ table, entry, design, column }) =>
       (names.size ? names.has(entry[0]) : entry[1] === "entry") &&
-      (number === "all" || column[0] === (number || table[5])) &&
+      (number === "all" || column[0] === (number || table[4])) &&
       keeps("toy", table[0]) &&
       keeps("budget", table[2]) &&
       keeps("design", design) &&
-      (!state.get("trait") || table[4].includes(state.get("trait"))),
+      (!state.get("trait") || table[5].includes(state.get("trait"))),
   );
 }
 
@@ -118,7 +120,7 @@ function resultRow({ cell, other, text, key, verdict: judged, from }) {
   row.append(
     name,
     toy,
-    element("td", cell.table[2], { "data-sort": cell.table[6] }),
+    element("td", cell.table[2], { "data-sort": cell.table[3] }),
     element("td", cell.design),
     element("td", cell.column[1]),
     element("td", cell.text, { class: "number", "data-sort": cell.badness }),
@@ -182,7 +184,7 @@ function prepareForm() {
   fillOptions("against", board.entries.map(([name]) => [name, name]));
   fillOptions("number", board.columns);
   fillOptions("toy", same(board.tables.map((table) => table[0])));
-  fillOptions("trait", same(board.tables.flatMap((table) => table[4])).sort());
+  fillOptions("trait", same(board.tables.flatMap((table) => table[5])).sort());
   fillOptions("design", same(cells.map((cell) => cell.design)));
   fillOptions("budget", same(board.tables.map((table) => table[2])));
   form.hidden = false;

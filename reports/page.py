@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from markupsafe import Markup
 from touchneedle.benchmark.definitions import metric_definitions
 from touchneedle.benchmark.export_rows import Export
 from touchneedle.benchmark.verdicts import Verdict, summary
+from touchneedle.conf.sources import Sources
 from touchneedle.reports.anchors import Anchors
 from touchneedle.reports.audit import ABOUT, audit_lines, audit_metrics
 from touchneedle.reports.exports import ABOUT_EXPORTS, export_formats, export_lines
@@ -65,28 +67,37 @@ def _render(
     for section in sections:
         toy_anchor(anchors, section)
     runs = RunViews(anchors, step.traceback, step.runs)
-    toys, estimators = ToyViews(anchors, runs, step), EstimatorViews(anchors, runs, exports)
-    compared = comparison(sections, anchors)
+    sources = Sources()
+    toys, estimators = ToyViews(anchors, runs, sources, step), EstimatorViews(anchors, runs, sources, exports)
+    compared = comparison(sections, anchors, sources, seeds=step.hints)
     script = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
-    loader = Environment(loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    return loader.get_template("leaderboard.html").render(
-        sections=[toys.section(section, pictures[index]) for index, section in enumerate(sections)],
-        estimators=[estimators.estimator(found) for found in everything(sections)],
-        formats=export_formats(exports),
-        questions=questions(compared, exports),
-        compared=Markup(script_json(compared)),
-        problems=problems,
-        guide=GUIDE,
-        definitions=_definitions(sections),
-        audit=_audit(verdicts),
-        exports=_exports(exports),
-        note=step.note,
-        environments=runs.environments.texts,
-        configurations=runs.configurations.texts,
-        style=Markup((FOLDER / "leaderboard.css").read_text(encoding="utf-8")),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    return (
+        _templates()
+        .get_template("leaderboard.html")
+        .render(
+            sections=[toys.section(section, pictures[index]) for index, section in enumerate(sections)],
+            estimators=[estimators.estimator(found) for found in everything(sections)],
+            formats=export_formats(exports),
+            questions=questions(compared, exports),
+            compared=Markup(script_json(compared)),
+            problems=problems,
+            guide=GUIDE,
+            definitions=_definitions(sections),
+            audit=_audit(verdicts),
+            exports=_exports(exports),
+            note=step.note,
+            environments=runs.environments.texts,
+            configurations=runs.configurations.texts,
+            style=Markup((FOLDER / "leaderboard.css").read_text(encoding="utf-8")),
+            script=Markup(script),
+            script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        )
     )
+
+
+@cache
+def _templates() -> Environment:
+    return Environment(loader=FileSystemLoader(FOLDER), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
 
 
 def _definitions(sections: Sequence[Section]) -> list[tuple[str, str]]:

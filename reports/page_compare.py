@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Sequence
+import re
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from touchneedle.conf.sources import Sources
 from touchneedle.reports.aggregate import Cell
 from touchneedle.reports.anchors import Anchors
 from touchneedle.reports.figures import shorten
@@ -26,34 +29,45 @@ PAIRED_SEEDS = 3
 _DIGITS = 6
 
 
-def comparison(sections: Sequence[Section], anchors: Anchors) -> dict[str, Any]:
-    """Columns (key, title), entries (label, role, anchor), tables (toy, anchor, budget, evaluation, traits, primary, n_train), cells.
+def comparison(sections: Sequence[Section], anchors: Anchors, sources: Sources, *, seeds: bool = True) -> dict[str, Any]:
+    """Columns (key, title), entries (label, role, anchor), tables (toy, anchor, budget, n_train, primary, traits), rows.
 
-    A cell is (table, entry, design, column, text, badness, its error or None, limit, {seed: badness}).
+    A row is (table, entry, design, numbers by column); a number is (text, badness, its error or None), then its limit and
+    {seed: badness} where it has them. Without ``seeds`` nothing is paired.
     """
     columns: dict[str, str] = {}
     entries: dict[tuple[str, ...], int] = {}
     called: list[list[str]] = []
     tables: list[list[Any]] = []
-    cells: list[list[Any]] = []
+    rows: list[list[Any]] = []
     labels = _labels([row for section in sections for table in section.tables for row in table.rows])
-    for section in sections:
-        for number, table in enumerate(section.tables, start=1):
-            columns |= {column.key: column.title for column in table.columns}
-            tables.append(_table(section, table, number, anchors))
-            for row in table.rows:
-                if _identity(row) not in entries:
-                    entries[_identity(row)] = len(called)
-                    called.append([labels[_identity(row)], row.role, anchors.of("estimator", row.estimator)])
-                where = [len(tables) - 1, entries[_identity(row)], row.design]
-                cells += [[*where, list(columns).index(key), *numbers] for key, numbers in _cells(table, row)]
-    return {"columns": list(columns.items()), "entries": called, "tables": tables, "cells": cells}
+    for section, number, table in _numbered(sections):
+        columns |= {column.key: column.title for column in table.columns}
+        tables.append([*_table(section, table, number, anchors), traits(section, sources.toy(section.toy[0]))])
+        for row in table.rows:
+            if _identity(row) not in entries:
+                entries[_identity(row)] = len(called)
+                called.append([labels[_identity(row)], row.role, anchors.of("estimator", row.estimator)])
+            numbers = {str(list(columns).index(key)): number for key, number in _cells(table, row, seeds)}
+            rows.append([len(tables) - 1, entries[_identity(row)], row.design, numbers])
+    return {"columns": list(columns.items()), "entries": called, "tables": tables, "rows": rows}
+
+
+def shown_columns(compared: Mapping[str, Any]) -> set[str]:
+    """Keys of the columns in which some row has a number."""
+    return {compared["columns"][int(column)][0] for *_, numbers in compared["rows"] for column in numbers}
 
 
 def script_json(value: Any) -> str:
-    """JSON that no text can break out of inside a script element: pure ASCII, without ``<``, ``>`` and ``&``."""
-    text = json.dumps(value, separators=(",", ":"), ensure_ascii=True, allow_nan=False)
-    return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
+    """JSON that no text can break out of inside a script element: without ``<``, ``>``, ``&`` and line separators."""
+    text = json.dumps(value, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    return re.sub("[<>&\u2028\u2029\ud800-\udfff]", lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def _numbered(sections: Sequence[Section]) -> Iterator[tuple[Section, int, Table]]:
+    for section in sections:
+        for number, table in enumerate(section.tables, start=1):
+            yield section, number, table
 
 
 def _identity(row: Row) -> tuple[str, ...]:
@@ -63,29 +77,32 @@ def _identity(row: Row) -> tuple[str, ...]:
 def _labels(rows: Sequence[Row]) -> dict[tuple[str, ...], str]:
     """What each contestant is called: its label, with its track, version and origin only where the label alone is shared."""
     found = dict.fromkeys(_identity(row) for row in rows)
+    shared = Counter(label for label, *_ in found)
     called: dict[tuple[str, ...], str] = {}
+    taken: Counter[str] = Counter()
     for identity in found:
         label, *rest = identity
-        shared = sum(other[0] == label for other in found) > 1
-        name = " ".join([shorten(label, LONGEST_OPTIONS), *([f"({', '.join(rest)})"] if shared else [])])
-        taken = list(called.values()).count(name)
-        called[identity] = f"{name} #{taken + 1}" if taken else name
+        name = shorten(label, LONGEST_OPTIONS) + (f" ({', '.join(rest)})" if shared[label] > 1 else "")
+        taken[name] += 1
+        called[identity] = f"{name} #{taken[name]}" if taken[name] > 1 else name
     return called
 
 
 def _table(section: Section, table: Table, number: int, anchors: Anchors) -> list[Any]:
     primary = next((column.key for column in table.columns if column.metric == table.primary), "")
     anchor = table_anchor(anchors, section, number)
-    return [toy_label(section), anchor, table.budget, table.evaluation, traits(section), primary, table.n_train]
+    return [toy_label(section), anchor, table.budget, table.n_train, primary]
 
 
-def _cells(table: Table, row: Row) -> Iterator[tuple[str, list[Any]]]:
+def _cells(table: Table, row: Row, seeds: bool) -> Iterator[tuple[str, list[Any]]]:
     for column in table.columns:
         cell = table.cell(row, column)
         if cell is not None and cell.value is not None and not math.isnan(cell.value) and not table.why_withheld(cell):
             value, error = badness(cell)
             stated = None if cell.stderr is None else _number(error)
-            yield column.key, [format_cell(cell), _number(value), stated, cell.censored, _by_seed(cell)]
+            by_seed = _by_seed(cell) if seeds else {}
+            rest = [cell.censored, by_seed] if cell.censored or by_seed else []
+            yield column.key, [format_cell(cell), _number(value), stated, *rest]
 
 
 def _by_seed(cell: Cell) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from statistics import median
 from typing import Any
 
 from touchneedle.benchmark.export_rows import Export
-from touchneedle.conf.sources import estimator_source
+from touchneedle.conf.sources import Sources
 from touchneedle.reports.anchors import Anchors
 from touchneedle.reports.exports import ExportCell, export_formats, export_lines
 from touchneedle.reports.figures import shorten
@@ -79,14 +79,14 @@ class Everything:
 class EstimatorViews:
     """Makes the views of estimators."""
 
-    def __init__(self, anchors: Anchors, runs: RunViews, exports: Sequence[Export]) -> None:
-        self._anchors, self._runs = anchors, runs
+    def __init__(self, anchors: Anchors, runs: RunViews, sources: Sources, exports: Sequence[Export]) -> None:
+        self._anchors, self._runs, self._sources = anchors, runs, sources
         self._formats = export_formats(exports)
         self._exports = {line.estimator: line.cells for line in export_lines(exports)}
 
     def estimator(self, found: Everything) -> dict[str, Any]:
         """One estimator as plain texts."""
-        source = estimator_source(found.name, found.distribution)
+        source = self._sources.estimator(found.name, found.distribution)
         rows = [appearance.row for appearance in found.appearances]
         return {
             "id": self._anchors.of("estimator", found.name),
@@ -118,7 +118,7 @@ class EstimatorViews:
 
     def _line(self, appearance: Appearance) -> dict[str, Any]:
         row, standing, table = appearance.row, appearance.standing, appearance.table
-        columns = {column.key: headline(table, row, column) for column in table.columns}
+        columns = {column.key: headline(table, row, column, hints=False) for column in table.columns}
         return {
             "toy": toy_label(appearance.section),
             "anchor": table_anchor(self._anchors, appearance.section, appearance.number),

@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from touchneedle.benchmark.export_rows import Export
+from touchneedle.reports.page_compare import shown_columns
 
 MANY = 3
 
@@ -24,8 +25,8 @@ class Question:
 
 def questions(compared: Mapping[str, Any], exports: Sequence[Export]) -> list[Question]:
     """The questions of a physicist who must choose; ``compared`` is the data of the comparison."""
-    traits = {trait for table in compared["tables"] for trait in table[4]}
-    columns = {compared["columns"][cell[3]][0] for cell in compared["cells"]}
+    traits = {trait for table in compared["tables"] for trait in table[5]}
+    columns = shown_columns(compared)
     return [
         _few_events(columns),
         _many_nuisances(traits),

@@ -8,7 +8,7 @@ from typing import Any
 
 from markupsafe import Markup
 
-from touchneedle.conf.sources import toy_source
+from touchneedle.conf.sources import Source, Sources
 from touchneedle.reports.aggregate import Cell
 from touchneedle.reports.anchors import Anchors
 from touchneedle.reports.figures import Picture, shorten
@@ -26,12 +26,12 @@ LONGEST_OPTIONS = 120
 class ToyViews:
     """Makes the views of toys, one section at a time."""
 
-    def __init__(self, anchors: Anchors, runs: RunViews, thinning: Thinning) -> None:
-        self._anchors, self._runs, self._thinning = anchors, runs, thinning
+    def __init__(self, anchors: Anchors, runs: RunViews, sources: Sources, thinning: Thinning) -> None:
+        self._anchors, self._runs, self._sources, self._thinning = anchors, runs, sources, thinning
 
     def section(self, section: Section, pictures: Sequence[Picture]) -> dict[str, Any]:
         """One toy in one version as plain texts."""
-        source = toy_source(section.toy[0])
+        source = self._sources.toy(section.toy[0])
         tables = zip(section.tables, pictures, strict=True)
         return {
             "id": toy_anchor(self._anchors, section),
@@ -41,7 +41,7 @@ class ToyViews:
             "about": source.about,
             "exposes": source.exposes,
             "citations": source.citations,
-            "traits": traits(section),
+            "traits": traits(section, source),
             "parameter": section.parameter,
             "other_versions": section.other_versions,
             "tables": [self._table(section, table, number, picture) for number, (table, picture) in enumerate(tables, start=1)],
@@ -98,7 +98,7 @@ class ToyViews:
             "n_train": row.n_train,
             "seeds": seeds,
             "n_seeds": len(row.seeds),
-            "cells": [headline(table, row, column) for column in table.columns],
+            "cells": [headline(table, row, column, hints=self._thinning.hints) for column in table.columns],
             "gates": gates,
             "gates_passed": list(gates.values()).count("pass") if gates else "",
             "gates_title": gate_text(row),
@@ -147,9 +147,8 @@ def table_title(table: Table) -> str:
     return f"Budget {shorten(table.budget)}: {table.n_train:,} training events"
 
 
-def traits(section: Section) -> list[str]:
+def traits(section: Section, source: Source) -> list[str]:
     """What sets a toy apart, as words to choose by: its truth, its nuisances, its maxima."""
-    source = toy_source(section.toy[0])
     fitted = _fitted(section)
     nuisances = {*source.nuisances, *(name for name, kind in fitted if kind == "nuisance")}
     if not source.counted:
@@ -162,8 +161,8 @@ def traits(section: Section) -> list[str]:
     ]
 
 
-def headline(table: Table, row: Row, column: Column) -> dict[str, Any]:
-    """One number of a ranking: its text, the key to sort it by, what a pointer shows."""
+def headline(table: Table, row: Row, column: Column, *, hints: bool = True) -> dict[str, Any]:
+    """One number of a ranking: its text, the key to sort it by, what a pointer shows (if it gives ``hints``)."""
     cell = table.cell(row, column)
     why = table.why_withheld(cell) if cell else ""
     shown = cell is not None and cell.value is not None and not why
@@ -171,14 +170,14 @@ def headline(table: Table, row: Row, column: Column) -> dict[str, Any]:
         "text": headline_text(table, row, column),
         "sort": sort_key(cell) if cell is not None and shown else "",
         "size": _size(cell) if cell is not None and shown and column.key.startswith("bias") else "",
-        "title": f"controls misordered: {why}" if why else (_hint(cell) if cell else "the run has no such number"),
+        "title": _hint(cell, why) if hints else "",
         "muted": not shown,
     }
 
 
 def sort_key(cell: Cell) -> str:
     """The number to sort by; empty without one."""
-    return "" if cell.value is None or math.isnan(cell.value) else repr(cell.value)
+    return "" if cell.value is None or math.isnan(cell.value) else f"{cell.value:.9g}"
 
 
 def _plural(count: int, noun: str) -> str:
@@ -205,7 +204,11 @@ def _size(cell: Cell) -> str:
     return f"size {format_number(cell.mean_abs, cell.stderr).partition(PLUS_MINUS)[0]}"
 
 
-def _hint(cell: Cell) -> str:
+def _hint(cell: Cell | None, withheld: str) -> str:
+    if withheld:
+        return f"controls misordered: {withheld}"
+    if cell is None:
+        return "the run has no such number"
     parts = [_where(cell), f"seeds {_seed_values(cell)}" if len(cell.seeds) > 1 else "", cell.reason]
     return "; ".join(part for part in parts if part)
 

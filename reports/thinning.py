@@ -10,7 +10,7 @@ from touchneedle.reports.sections import Section
 
 # A run with its command, seeds and cost takes at least this much.
 RUN_BYTES = 1_000
-_ELSEWHERE = "to keep this page small; leaderboard.csv holds every number."
+_ELSEWHERE = "left out to keep this page small; leaderboard.csv holds every number."
 
 
 @dataclass(frozen=True)
@@ -21,6 +21,7 @@ class Thinning:
         numbers: which numbers stand in the details: all, those at the nominal point, or none.
         runs: every run has a block of its own, not only failed ones.
         figures: rankings have figures.
+        hints: numbers of rankings show their seeds and reasons to a pointer; the comparison pairs seeds.
         traceback: characters of a traceback that are kept.
         note: what the page says of it.
     """
@@ -28,16 +29,24 @@ class Thinning:
     numbers: Literal["all", "nominal", "none"] = "all"
     runs: bool = True
     figures: bool = True
+    hints: bool = True
     traceback: int = 20_000
     note: str = ""
 
 
 STEPS = (
     Thinning(),
-    Thinning("nominal", note=f"Details are limited to the nominal point {_ELSEWHERE}"),
-    Thinning("none", note=f"Details are left out {_ELSEWHERE}"),
-    Thinning("none", runs=False, traceback=2_000, note=f"Details and good runs are left out {_ELSEWHERE}"),
-    Thinning("none", runs=False, figures=False, traceback=300, note=f"Details, good runs and figures are left out {_ELSEWHERE}"),
+    Thinning("nominal", note=f"Details beyond the nominal point are {_ELSEWHERE}"),
+    Thinning("none", note=f"Details are {_ELSEWHERE}"),
+    Thinning("none", runs=False, hints=False, traceback=2_000, note=f"Details, seeds and good runs are {_ELSEWHERE}"),
+    Thinning(
+        "none",
+        runs=False,
+        figures=False,
+        hints=False,
+        traceback=300,
+        note=f"Details, seeds, good runs and figures are {_ELSEWHERE}",
+    ),
 )
 
 
