@@ -87,6 +87,20 @@ def record(
     return Record(**{**fields, **changes})
 
 
+def many_records(toys: int, estimators: int, seeds: int) -> Iterator[Record]:
+    """A campaign: every estimator on every toy, with every seed, and gates; one run in fifty failed."""
+    gate = {"state": "pass", "decided_by": "fit/bias point=0"}
+    gates = [Metric(family="gates", name=f"gate_{name}", value=0.1, stderr=0.01, at=gate) for name in ("bias", "coverage", "closure")]
+    numbers = [[*fit_metrics(100.0 + 7 * k, 0.1 + 0.01 * k), *density_metrics(0.001 * (1 + k)), *gates] for k in range(estimators)]
+    for number in range(toys * estimators * seeds):
+        toy, rest = divmod(number, estimators * seeds)
+        k, seed = divmod(rest, seeds)
+        failed = (
+            {"status": "failed", "reason": "loss is not finite", "traceback": f"run {number}: {'deep ' * 200}"} if number % 50 == 49 else {}
+        )
+        yield record(f"net_{k}", seed, [] if failed else numbers[k], toy=f"toy_{toy}", **failed)
+
+
 def write_curves(folder: Path, run_id: str, shift: float = 0.0, *, broken: bool = False) -> Path:
     path = folder / run_id / "curves.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -113,6 +127,7 @@ class Factory:
     fit_metrics = staticmethod(fit_metrics)
     density_metrics = staticmethod(density_metrics)
     record = staticmethod(record)
+    many_records = staticmethod(many_records)
     write_curves = staticmethod(write_curves)
 
     @staticmethod
