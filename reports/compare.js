@@ -120,14 +120,14 @@ function resultRow({ cell, other, text, key, verdict: judged, from }) {
   row.append(
     name,
     toy,
-    element("td", cell.table[2], { "data-sort": cell.table[3] }),
-    element("td", cell.design),
     element("td", cell.column[1]),
     element("td", cell.text, { class: "number", "data-sort": cell.badness }),
-    against,
     element("td", text, { class: "number", "data-sort": key }),
     element("td", judged, { class: judged.split(" ")[0] }),
+    against,
     element("td", from),
+    element("td", cell.table[2], { "data-sort": cell.table[3] }),
+    element("td", cell.design),
   );
   return row;
 }
