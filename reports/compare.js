@@ -35,11 +35,12 @@ function difference(cell, other) {
     const differences = seeds.map((seed) => Number(cell.seeds[seed]) - Number(other.seeds[seed]));
     const mean = differences.reduce((sum, each) => sum + each, 0) / seeds.length;
     const spread = differences.reduce((sum, each) => sum + (each - mean) ** 2, 0);
-    return { value: mean, error: Math.sqrt(spread / (seeds.length - 1) / seeds.length), from: `${seeds.length} paired seeds` };
+    const error = Math.sqrt(spread / (seeds.length - 1) / seeds.length);
+    return { value: mean, error, needed: board.needed[seeds.length], from: `${seeds.length} paired seeds` };
   }
   const stated = cell.error !== null && other.error !== null;
   const error = stated ? Math.hypot(cell.error, other.error) : null;
-  return { value: cell.badness - other.badness, error, from: stated ? "both, combined" : "not stated" };
+  return { value: cell.badness - other.badness, error, needed: SIGMAS, from: stated ? "both, combined" : "not stated" };
 }
 
 // A lower limit of n* is an upper limit of badness; "<=" says that the difference is at most so much.
@@ -50,10 +51,10 @@ function bound(cell, other) {
   return upper ? "\u2264 " : lower ? "\u2265 " : "";
 }
 
-function verdict({ value, error }, sign) {
+function verdict({ value, error, needed }, sign) {
   if (error === null && Number.isFinite(value)) return "no error stated";
-  if (value > SIGMAS * (error || 0) && sign !== "\u2264 ") return "worse";
-  if (value < -SIGMAS * (error || 0) && sign !== "\u2265 ") return "better";
+  if (value > needed * (error || 0) && sign !== "\u2264 ") return "worse";
+  if (value < -needed * (error || 0) && sign !== "\u2265 ") return "better";
   return "not told apart";
 }
 

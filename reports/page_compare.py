@@ -14,13 +14,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from scipy.stats import norm
+from scipy.stats import t as student
+
 from touchneedle.conf.sources import Sources
 from touchneedle.reports.aggregate import Cell
 from touchneedle.reports.anchors import Anchors
 from touchneedle.reports.figures import shorten
 from touchneedle.reports.numbers import format_cell
 from touchneedle.reports.page_toys import LONGEST_OPTIONS, table_anchor, toy_label, traits
-from touchneedle.reports.ranking import badness
+from touchneedle.reports.ranking import SIGMAS, badness
 from touchneedle.reports.rows import Row
 from touchneedle.reports.sections import Section, Table
 
@@ -30,7 +33,8 @@ _DIGITS = 6
 
 
 def comparison(sections: Sequence[Section], anchors: Anchors, sources: Sources, *, seeds: bool = True) -> dict[str, Any]:
-    """Columns (key, title), entries (label, role, anchor), tables (toy, anchor, budget, n_train, primary, traits), rows.
+    """Columns (key, title), entries (label, role, anchor), tables (toy, anchor, budget, n_train, primary, traits), rows,
+    and what paired differences need to count (`needed_errors`).
 
     A row is (table, entry, design, numbers by column); a number is (text, badness, its error or None), then its limit and
     {seed: badness} where it has them. Without ``seeds`` nothing is paired.
@@ -50,12 +54,18 @@ def comparison(sections: Sequence[Section], anchors: Anchors, sources: Sources, 
                 called.append([labels[_identity(row)], row.role, anchors.of("estimator", row.estimator)])
             numbers = {str(list(columns).index(key)): number for key, number in _cells(table, row, seeds)}
             rows.append([len(tables) - 1, entries[_identity(row)], row.design, numbers])
-    return {"columns": list(columns.items()), "entries": called, "tables": tables, "rows": rows}
+    most = max((len(row.seeds) for section in sections for table in section.tables for row in table.rows), default=0)
+    return {"columns": list(columns.items()), "entries": called, "tables": tables, "rows": rows, "needed": needed_errors(most)}
 
 
 def shown_columns(compared: Mapping[str, Any]) -> set[str]:
     """Keys of the columns in which some row has a number."""
     return {compared["columns"][int(column)][0] for *_, numbers in compared["rows"] for column in numbers}
+
+
+def needed_errors(most: int) -> dict[str, float]:
+    """Pairs -> standard errors of their mean that weigh as much as `SIGMAS` of a normal one (Student's t)."""
+    return {str(pairs): round(float(student.isf(norm.sf(SIGMAS), pairs - 1)), 4) for pairs in range(PAIRED_SEEDS, most + 1)}
 
 
 def script_json(value: Any) -> str:

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.stats import norm
+from scipy.stats import t as student
 
 from touchneedle.benchmark.export_rows import Export, write_exports
 from touchneedle.reports.leaderboard import write_report
@@ -145,7 +147,8 @@ def test_differences_are_those_of_the_records(visit: Open, toy: str) -> None:
     mean, error = float(paired.mean()), float(paired.std(ddof=1) / 2)
     assert rows["a_net"][4] == format_number(mean, error)
     assert rows["a_net"][7] == "4 paired seeds"
-    assert rows["a_net"][5] == ("better" if mean < -2 * error else "not told apart")
+    needed = student.isf(norm.sf(2), 3)
+    assert rows["a_net"][5] == ("better" if mean < -needed * error else "not told apart")
     means, errors = {}, {}
     for name in ("b_net", "c_net"):
         values = np.array([kl_of(toy, name, seed) for seed in range(SEEDS[name])])
