@@ -1,4 +1,4 @@
-"""The leaderboard: records in, one HTML page, one Markdown file and one CSV file of the same rows out.
+"""The leaderboard: records in; one HTML page, the same as Markdown, CSV and parquet, and a summary for programs out.
 
 A pure function of the results folder: equal folders give equal bytes. An audit and a survey of exports beside the records have
 their own tables.
@@ -15,9 +15,13 @@ from touchneedle.benchmark.verdicts import AUDIT, Verdict, read_verdicts
 from touchneedle.conf.errors import InputError
 from touchneedle.reports.figures import Picture, draw
 from touchneedle.reports.guide import GUIDE
+from touchneedle.reports.overview import build_overview
+from touchneedle.reports.overview_text import overview_markdown, overview_view
 from touchneedle.reports.page import render_page
+from touchneedle.reports.parquet_table import to_parquet
 from touchneedle.reports.rows import Problem, Results, read_results
 from touchneedle.reports.sections import Section, build_sections
+from touchneedle.reports.summary import to_summary
 from touchneedle.reports.text_tables import to_csv, to_markdown
 
 
@@ -30,7 +34,7 @@ class Report:
 
 
 def write_report(results: Path, out: Path) -> Report:
-    """Write ``leaderboard.html``, ``.md`` and ``.csv`` into ``out``.
+    """Write ``leaderboard.html``, ``.md``, ``.csv``, ``.parquet`` and ``summary.json`` into ``out``.
 
     Raises:
         InputError: if ``results`` is no folder or holds no record, or ``out`` cannot be written.
@@ -40,10 +44,14 @@ def write_report(results: Path, out: Path) -> Report:
     sections = build_sections(found)
     pictures = [_pictures(index, section) for index, section in enumerate(sections, start=1)]
     problems = [*found.problems, *(problem for row in pictures for picture in row for problem in picture.problems)]
-    contents = {
-        "leaderboard.html": render_page(sections, problems, pictures, verdicts, exports),
-        "leaderboard.md": to_markdown(sections, problems, GUIDE, verdicts, exports),
-        "leaderboard.csv": to_csv(sections, problems),
+    overview = build_overview(sections)
+    rows = to_csv(sections, problems)
+    contents: dict[str, str | bytes] = {
+        "leaderboard.html": render_page(sections, problems, pictures, verdicts, exports, overview_view(overview)),
+        "leaderboard.md": to_markdown(sections, problems, GUIDE, verdicts, exports, overview_markdown(overview)),
+        "leaderboard.csv": rows,
+        "leaderboard.parquet": to_parquet(rows),
+        "summary.json": to_summary(overview),
     }
     paths = [Path(out) / name for name in contents]
     for path, content in zip(paths, contents.values(), strict=True):

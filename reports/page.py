@@ -62,11 +62,12 @@ def render_page(
     pictures: Sequence[Sequence[Picture]],
     verdicts: Sequence[Verdict] = (),
     exports: Sequence[Export] = (),
+    overview: dict[str, Any] | None = None,
 ) -> str:
     """The page; details are thinned out, and the page says so, until it is below `MAX_BYTES`."""
     page = ""
     for step, note in _STEPS:
-        page = _render(sections, problems, pictures, verdicts, exports, step, note)
+        page = _render(sections, problems, pictures, verdicts, exports, overview, step, note)
         if len(page.encode()) < MAX_BYTES:
             break
     return page
@@ -83,6 +84,7 @@ def _render(
     pictures: Sequence[Sequence[Picture]],
     verdicts: Sequence[Verdict],
     exports: Sequence[Export],
+    overview: dict[str, Any] | None,
     step: str,
     note: str,
 ) -> str:
@@ -96,6 +98,7 @@ def _render(
         guide=GUIDE,
         audit=_audit(verdicts),
         exports=_exports(exports),
+        overview=overview,
         note=note,
         environments=list(environments.texts.items()),
         style=Markup((FOLDER / "leaderboard.css").read_text(encoding="utf-8")),

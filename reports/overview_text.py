@@ -1,0 +1,96 @@
+"""The overview as plain texts: for the template of the page, and as Markdown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from touchneedle.reports.family_ranks import FamilyRanking, Rank
+from touchneedle.reports.numbers import format_number
+from touchneedle.reports.overview import ABOUT_RANKS, BoardOverview, Overview, Tally, unranked_lines
+from touchneedle.reports.text_tables import escape
+
+
+def overview_view(overview: Overview) -> dict[str, Any]:
+    """What ``overview.html`` shows; texts only, except for our own figures."""
+    return {"about": ABOUT_RANKS, "boards": [_board(one) for one in overview.boards]}
+
+
+def overview_markdown(overview: Overview) -> list[str]:
+    """Lines of the section ``## Overview``; none without a board."""
+    view = overview_view(overview)
+    if not view["boards"]:
+        return []
+    lines = ["## Overview", "", escape(view["about"]), ""]
+    for board in view["boards"]:
+        lines += _board_markdown(board)
+    return lines
+
+
+def rank_text(rank: Rank | None) -> str:
+    """``2.1 +- 0.3, 1 to 3, ab``: score, interval of the rank, groups; ``n/a`` where there is none."""
+    if rank is None:
+        return "n/a"
+    return f"{format_number(rank.score, rank.stderr)}, {interval_text(rank)}, {rank.group}"
+
+
+def interval_text(rank: Rank) -> str:
+    """``1 to 3``, or ``2`` where nothing else is possible."""
+    return f"{rank.low}" if rank.low == rank.high else f"{rank.low} to {rank.high}"
+
+
+def _board(one: BoardOverview) -> dict[str, Any]:
+    board = one.board
+    names = sorted({name for name, _, _ in board.toys})
+    return {
+        "id": one.anchor,
+        "title": f"{board.title}: {len(names)} toys, {len(board.contestants)} contestants, {board.runs} runs",
+        "families": [ranking.family for ranking in one.rankings],
+        "lines": [_line(one, key.key, key.label, ranks) for key, ranks in one.ranked()],
+        "notes": [*(_about(r) for r in one.rankings), *(text for r in one.rankings for text in unranked_lines(r))],
+    }
+
+
+def _line(one: BoardOverview, key: str, label: str, ranks: dict[str, Rank]) -> dict[str, Any]:
+    return {
+        "label": label,
+        "cells": [_cell(ranks.get(ranking.family)) for ranking in one.rankings],
+        "gates": _gates(one.tallies[key]),
+        "runs": _runs(one.tallies[key]),
+    }
+
+
+def _cell(rank: Rank | None) -> dict[str, str]:
+    if rank is None:
+        return {"text": "n/a", "interval": "", "group": "", "score": "", "sort": ""}
+    score = format_number(rank.score, rank.stderr)
+    return {"text": rank_text(rank), "interval": interval_text(rank), "group": rank.group, "score": score, "sort": repr(rank.score)}
+
+
+def _gates(tally: Tally) -> str:
+    return ", ".join(f"{count} {state}" for state, count in tally.gates.items() if count) or "n/a"
+
+
+def _runs(tally: Tally) -> str:
+    return f"{tally.runs}" + (f" ({tally.failed} failed)" if tally.failed else "")
+
+
+def _about(ranking: FamilyRanking) -> str:
+    toys = ", ".join(sorted({name for name, _, _ in ranking.toys})) or "no toy"
+    lacking = f"; not {_short(ranking.lacking)}, which not everybody has" if ranking.lacking else ""
+    return f"{ranking.family}: judged by {_short(ranking.metrics)} on {toys}{lacking}"
+
+
+def _short(metrics: Iterable[str]) -> str:
+    return ", ".join(metric.partition("/")[2] for metric in metrics) or "nothing"
+
+
+def _board_markdown(board: dict[str, Any]) -> list[str]:
+    titles = ["contestant", *(f"{family}: score, rank, group" for family in board["families"]), "gates", "runs"]
+    lines = [f"### {escape(board['title'])}", "", _row(titles), "|" + "---|" * len(titles)]
+    lines += [_row([line["label"], *(cell["text"] for cell in line["cells"]), line["gates"], line["runs"]]) for line in board["lines"]]
+    return [*lines, "", *(f"- {escape(note)}" for note in board["notes"]), ""]
+
+
+def _row(texts: Iterable[str]) -> str:
+    return "| " + " | ".join(escape(text) for text in texts) + " |"

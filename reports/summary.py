@@ -1,0 +1,92 @@
+"""``summary.json``: ranks, intervals, groups and what follows from them, for programs.
+
+The layout is versioned: a field is never renamed or given another meaning without a new ``schema_version``. Numbers have full
+precision; infinities are the strings ``Infinity`` and ``-Infinity``.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+from touchneedle.reports.boards import ToyKey
+from touchneedle.reports.family_ranks import FamilyRanking, Rank
+from touchneedle.reports.overview import BoardOverview, Overview
+from touchneedle.reports.pairwise import LEVEL
+
+SUMMARY_VERSION = 1
+
+
+def to_summary(overview: Overview) -> str:
+    """The summary as indented JSON."""
+    content = {"schema_version": SUMMARY_VERSION, "level": 1 - LEVEL, "boards": [_board(one) for one in overview.boards]}
+    return json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def plain(value: Any) -> Any:
+    """Nested values with non-finite numbers as text."""
+    if isinstance(value, dict):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
+    return value
+
+
+def _board(one: BoardOverview) -> dict[str, Any]:
+    board = one.board
+    return {
+        "anchor": one.anchor,
+        "budget": board.budget,
+        "n_train": board.n_train,
+        "design": board.design,
+        "evaluation": board.evaluation,
+        "track": board.track,
+        "toys": [_toy(toy) for toy in sorted(board.toys)],
+        "contestants": [
+            {
+                "label": contestant.label,
+                "estimator": contestant.estimator,
+                "runs": one.tallies[contestant.key].runs,
+                "failed": one.tallies[contestant.key].failed,
+                "gates": one.tallies[contestant.key].gates,
+            }
+            for contestant in board.contestants
+        ],
+        "families": [_ranking(ranking) for ranking in one.rankings],
+    }
+
+
+def _ranking(ranking: FamilyRanking) -> dict[str, Any]:
+    labels = [rank.contestant.label for rank in ranking.ranks]
+    return {
+        "family": ranking.family,
+        "toys": [_toy(toy) for toy in ranking.toys],
+        "toys_left_out": [_toy(toy) for toy in ranking.toys_left_out],
+        "metrics": list(ranking.metrics),
+        "lacking": list(ranking.lacking),
+        "ranks": [_rank(rank) for rank in ranking.ranks],
+        "differences": [
+            {"better": labels[d.better], "worse": labels[d.worse], "value": d.value, "stderr": d.stderr, "p_value": d.p_value}
+            for d in ranking.differences
+        ],
+        "unranked": [{"label": one.label, "reason": why} for one, why in ranking.unranked],
+    }
+
+
+def _rank(rank: Rank) -> dict[str, Any]:
+    return {
+        "label": rank.contestant.label,
+        "score": rank.score,
+        "stderr": rank.stderr,
+        "rank": rank.rank,
+        "interval": [rank.low, rank.high],
+        "group": rank.group,
+    }
+
+
+def _toy(toy: ToyKey) -> dict[str, str]:
+    name, version, params = toy
+    return {"name": name, "version": version, "params": params}
