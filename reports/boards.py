@@ -61,6 +61,7 @@ class Board:
 
     Attributes:
         toys: toys by key, with the index of their section.
+        parameters: the parameter of interest of each toy.
         contestants: by label.
         entries: (contestant key, toy key) -> entry; cells that never ran are missing.
     """
@@ -71,6 +72,7 @@ class Board:
     evaluation: str
     track: str
     toys: dict[ToyKey, int] = field(default_factory=dict)
+    parameters: dict[ToyKey, str] = field(default_factory=dict)
     contestants: list[Contestant] = field(default_factory=list)
     entries: dict[tuple[str, ToyKey], Entry] = field(default_factory=dict)
 
@@ -97,7 +99,7 @@ def build_boards(sections: Sequence[Section]) -> list[Board]:
             key, contestant = _split(record)
             board = boards.setdefault(key, _board(record))
             found.setdefault(key, {}).setdefault(contestant.key, contestant)
-            board.toys[section.toy] = index
+            board.toys[section.toy], board.parameters[section.toy] = index, section.parameter
             numbers = numbers_of(row, section.parameter, withheld) if row else {}
             seeds = tuple(sorted({run.seed for run in failed} - set(row.seeds if row else ())))
             board.entries[contestant.key, section.toy] = Entry(row, seeds, numbers)

@@ -9,7 +9,8 @@ failed run is simply the last. The score over toys is the mean of those per toy;
 
 Intervals are percentiles of a nested bootstrap (toys, then the runs of each contestant), expanded for the small number N of toys
 as by Hesterberg (2015, arXiv:1411.5279, section 5.3): levels Phi(-sqrt(N / (N - 1)) t_{alpha/2, N-1}). Below `MIN_TOYS` toys nothing
-is ranked. Only contestants that were judged on every toy of the ranking are in it; the toys are those for which it rests on most runs.
+is ranked. The standard error of a score counts one more toy of random order, as `pairwise` does: the bootstrap's variance plus
+(K^2 - 1) / (12 N^2). Only contestants that were judged on every toy of the ranking are in it; the toys are those for which it rests on most runs.
 """
 
 from __future__ import annotations
@@ -106,15 +107,13 @@ def scores_of(loss: NDArray[np.float64], owner: NDArray[np.int64], weights: NDAr
 
 def bootstrap(toys: Sequence[Sequence[Judged]], generator: np.random.Generator, draws: int = DRAWS) -> NDArray[np.float64]:
     """(draws, K) mean scores of toys drawn with replacement, and runs within them; a toy is the list of its variants."""
-    total = 0.0
+    total = np.zeros((draws, int(toys[0][0].owner.max()) + 1))
     chosen = generator.integers(len(toys), size=(draws, len(toys)))
     for index, variants in enumerate(toys):
         draw, _ = np.nonzero(chosen == index)
         scores = sum(scores_of(losses(one), one.owner, _resampled(one.owner, len(draw), generator)) for one in variants)
-        sums = np.zeros((draws, int(variants[0].owner.max()) + 1))
-        np.add.at(sums, draw, scores / len(variants))
-        total = total + sums
-    return np.asarray(total) / len(toys)
+        np.add.at(total, draw, scores / len(variants))
+    return total / len(toys)
 
 
 def _rank_family(board: Board, family: str) -> FamilyRanking | None:
@@ -136,7 +135,7 @@ def _ranks(contestants: Sequence[Contestant], toys: Sequence[Sequence[Judged]]) 
     per_toy = np.array([np.mean([scores_of(losses(one), one.owner, _even(one.owner))[0] for one in variants], axis=0) for variants in toys])
     score = per_toy.mean(axis=0)
     draws = bootstrap(toys, np.random.default_rng(0))
-    stderr = draws.std(axis=0) * math.sqrt(len(toys) / (len(toys) - 1))
+    stderr = np.sqrt(draws.var(axis=0) + (len(contestants) ** 2 - 1) / 12 / len(toys) ** 2)
     low, high = rank_interval(draws, len(toys))
     order = [int(k) for k in np.lexsort((np.arange(len(score)), score))]
     position = {contestant: place for place, contestant in enumerate(order)}

@@ -44,7 +44,7 @@ def write_report(results: Path, out: Path) -> Report:
     sections = build_sections(found)
     pictures = [_pictures(index, section) for index, section in enumerate(sections, start=1)]
     problems = [*found.problems, *(problem for row in pictures for picture in row for problem in picture.problems)]
-    overview = build_overview(sections)
+    overview = build_overview(sections, exports)
     rows = to_csv(sections, problems)
     contents: dict[str, str | bytes] = {
         "leaderboard.html": render_page(sections, problems, pictures, verdicts, exports, overview_view(overview)),

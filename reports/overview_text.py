@@ -5,23 +5,33 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from touchneedle.reports.board_overview import ABOUT_RANKS, BoardOverview, Tally, unranked_lines
 from touchneedle.reports.family_ranks import FamilyRanking, Rank
 from touchneedle.reports.numbers import format_number
-from touchneedle.reports.overview import ABOUT_RANKS, BoardOverview, Overview, Tally, unranked_lines
+from touchneedle.reports.overview import Overview
 from touchneedle.reports.text_tables import escape
 
 
 def overview_view(overview: Overview) -> dict[str, Any]:
     """What ``overview.html`` shows; texts only, except for our own figures."""
-    return {"about": ABOUT_RANKS, "boards": [_board(one) for one in overview.boards]}
+    return {
+        "about": ABOUT_RANKS,
+        "boards": [_board(one) for one in overview.boards if len(one.board.toys) > 1],
+        "conclusions": [
+            {"question": one.question, "told": one.told, "text": one.text, "evidence": [{"text": t, "anchor": a} for t, a in one.evidence]}
+            for one in overview.conclusions
+        ],
+    }
 
 
 def overview_markdown(overview: Overview) -> list[str]:
-    """Lines of the section ``## Overview``; none without a board."""
+    """Lines of the section ``## Overview``; none without anything to compare."""
     view = overview_view(overview)
-    if not view["boards"]:
+    if not view["conclusions"]:
         return []
-    lines = ["## Overview", "", escape(view["about"]), ""]
+    lines = ["## Overview", "", "### Which method when", ""]
+    lines += [f"- **{escape(one['question'])}** {escape(one['text'])}" for one in view["conclusions"]]
+    lines += ["", "### How methods rank", "", escape(view["about"]), ""] if view["boards"] else [""]
     for board in view["boards"]:
         lines += _board_markdown(board)
     return lines
@@ -87,7 +97,7 @@ def _short(metrics: Iterable[str]) -> str:
 
 def _board_markdown(board: dict[str, Any]) -> list[str]:
     titles = ["contestant", *(f"{family}: score, rank, group" for family in board["families"]), "gates", "runs"]
-    lines = [f"### {escape(board['title'])}", "", _row(titles), "|" + "---|" * len(titles)]
+    lines = [f"#### {escape(board['title'])}", "", _row(titles), "|" + "---|" * len(titles)]
     lines += [_row([line["label"], *(cell["text"] for cell in line["cells"]), line["gates"], line["runs"]]) for line in board["lines"]]
     return [*lines, "", *(f"- {escape(note)}" for note in board["notes"]), ""]
 

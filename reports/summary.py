@@ -10,9 +10,11 @@ import json
 import math
 from typing import Any
 
+from touchneedle.reports.board_overview import BoardOverview
 from touchneedle.reports.boards import ToyKey
+from touchneedle.reports.conclusions import Conclusion
 from touchneedle.reports.family_ranks import FamilyRanking, Rank
-from touchneedle.reports.overview import BoardOverview, Overview
+from touchneedle.reports.overview import Overview
 from touchneedle.reports.pairwise import LEVEL
 
 SUMMARY_VERSION = 1
@@ -20,7 +22,12 @@ SUMMARY_VERSION = 1
 
 def to_summary(overview: Overview) -> str:
     """The summary as indented JSON."""
-    content = {"schema_version": SUMMARY_VERSION, "level": 1 - LEVEL, "boards": [_board(one) for one in overview.boards]}
+    content = {
+        "schema_version": SUMMARY_VERSION,
+        "level": 1 - LEVEL,
+        "conclusions": [_conclusion(one) for one in overview.conclusions],
+        "boards": [_board(one) for one in overview.boards],
+    }
     return json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
@@ -33,6 +40,11 @@ def plain(value: Any) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return "NaN" if math.isnan(value) else ("Infinity" if value > 0 else "-Infinity")
     return value
+
+
+def _conclusion(one: Conclusion) -> dict[str, Any]:
+    evidence = [{"text": text, "anchor": anchor} for text, anchor in one.evidence]
+    return {"question": one.question, "told": one.told, "text": one.text, "evidence": evidence}
 
 
 def _board(one: BoardOverview) -> dict[str, Any]:
