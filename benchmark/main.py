@@ -159,6 +159,46 @@ def report(
     raise typer.Exit(FAILED if written.problems else 0)
 
 
+@command()
+def compare(
+    names: Annotated[list[str], typer.Argument(help="Estimators, with options as the leaderboard writes them.", metavar="A B [C]...")],
+    results: Annotated[Path, typer.Option("--results", help="Folder of records.")] = Path("results/local"),
+    every: Annotated[bool, typer.Option("--all", help="Every number that both have, not the headline ones alone.")] = False,
+) -> None:
+    """Compare methods toy by toy. Differences to the first one, paired by seed, with their errors.
+
+    For example:
+
+      touchneedle compare ratio_bce zuko_nsf
+      touchneedle compare ratio_bce "zuko_nsf transforms=5" --results results/reference --all
+    """
+    from touchneedle.benchmark.tables import show as show_table
+
+    comparison = importlib.import_module("touchneedle.reports.compare")
+    show_table(comparison.COLUMNS, comparison.compare(results, names, every=every))
+
+
+@command()
+def show(
+    run: Annotated[str, typer.Argument(help="Id of a run, the beginning of one, or the path of its record.", metavar="RUN")],
+    results: Annotated[Path, typer.Option("--results", help="Folder of records.")] = Path("results/local"),
+) -> None:
+    """Show one run: its numbers, cost, configuration, how to repeat it, and why it failed.
+
+    For example:
+
+      touchneedle show 0019a9ee --results results/reference
+    """
+    from touchneedle.benchmark.tables import show as show_table
+
+    for block in importlib.import_module("touchneedle.reports.show").show_run(results, run):
+        typer.echo(f"\n{block.title}")
+        if block.text:
+            typer.echo(block.text)
+        else:
+            show_table(block.columns, block.rows)
+
+
 for _of_bundles in (deploy, exports, fit):
     command()(_of_bundles)
 

@@ -8,9 +8,11 @@ the probabilities being shares of all pairs of runs, averaged over the numbers o
 failed run is simply the last. The score over toys is the mean of those per toy; variants of one toy (other options) share its weight.
 
 Intervals are percentiles of a nested bootstrap (toys, then the runs of each contestant), expanded for the small number N of toys
-as by Hesterberg (2015, arXiv:1411.5279, section 5.3): levels Phi(-sqrt(N / (N - 1)) t_{alpha/2, N-1}). Below `MIN_TOYS` toys nothing
-is ranked. The standard error of a score counts one more toy of random order, as `pairwise` does: the bootstrap's variance plus
-(K^2 - 1) / (12 N^2). Only contestants that were judged on every toy of the ranking are in it; the toys are those for which it rests on most runs.
+as by Hesterberg (2015, arXiv:1411.5279, section 5.3): levels Phi(-sqrt(N / (N - 1)) t_{alpha/2, N-1}). The standard error of a score
+counts one more toy of random order, as `pairwise` does: the bootstrap's variance plus (K^2 - 1) / (12 N^2).
+
+Below `MIN_TOYS` toys nothing is ranked. Only contestants that were judged on every toy of the ranking are in it; the toys are those for
+which it rests on most runs.
 """
 
 from __future__ import annotations
