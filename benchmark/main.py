@@ -142,16 +142,20 @@ def evaluate(results: Results, overrides: Overrides = None, plugin: Plugins = No
 def report(
     results: Results,
     output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the leaderboard.")] = Path("reports/local"),
+    against: Annotated[
+        Path | None, typer.Option("--against", metavar="OLD", help="Older records: mark what changed beyond its errors.")
+    ] = None,
 ) -> None:
-    """Write the leaderboard of a folder of records. As HTML, Markdown and CSV.
+    """Write the leaderboard of a folder of records. As HTML, Markdown, CSV and parquet, and summary.json.
 
     For example:
 
       touchneedle report results/local -o reports/local
+      touchneedle report results/new -o reports/new --against results/old
     """
     # By name: rooms import from their left only; the command line alone ties the last room to the first.
     reports = importlib.import_module("touchneedle.reports.leaderboard")
-    written = reports.write_report(results, output)
+    written = reports.write_report(results, output, against)
     for path in written.paths:
         typer.echo(path)
     for problem in written.problems:

@@ -33,18 +33,20 @@ class Report:
     problems: list[str] = field(default_factory=list)
 
 
-def write_report(results: Path, out: Path) -> Report:
+def write_report(results: Path, out: Path, against: Path | None = None) -> Report:
     """Write ``leaderboard.html``, ``.md``, ``.csv``, ``.parquet`` and ``summary.json`` into ``out``.
 
+    ``against`` is another results folder: what changed since then beyond its errors is told in the overview.
+
     Raises:
-        InputError: if ``results`` is no folder or holds no record, or ``out`` cannot be written.
+        InputError: if ``results`` or ``against`` is no folder or holds no record, or ``out`` cannot be written.
     """
     found = read_results(results)
     verdicts, exports = _verdicts(results, found), _exports(results, found)
     sections = build_sections(found)
     pictures = [_pictures(index, section) for index, section in enumerate(sections, start=1)]
     problems = [*found.problems, *(problem for row in pictures for picture in row for problem in picture.problems)]
-    overview = build_overview(sections, exports)
+    overview = build_overview(sections, exports, against)
     rows = to_csv(sections, problems)
     contents: dict[str, str | bytes] = {
         "leaderboard.html": render_page(sections, problems, pictures, verdicts, exports, overview_view(overview)),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from touchneedle.benchmark.export_rows import Export
 from touchneedle.reports.board_overview import BoardOverview, board_overview
 from touchneedle.reports.boards import build_boards
+from touchneedle.reports.changes import Changes, changes_since
 from touchneedle.reports.conclusions import Conclusion, conclude
 from touchneedle.reports.sections import Section
 
@@ -18,9 +20,10 @@ class Overview:
 
     boards: tuple[BoardOverview, ...]
     conclusions: tuple[Conclusion, ...]
+    changes: Changes | None = None
 
 
-def build_overview(sections: Sequence[Section], exports: Sequence[Export] = ()) -> Overview:
-    """The overview of a report's sections."""
+def build_overview(sections: Sequence[Section], exports: Sequence[Export] = (), against: Path | None = None) -> Overview:
+    """The overview of a report's sections, with what changed since the records in ``against``."""
     boards = tuple(board_overview(index, board) for index, board in enumerate(build_boards(sections), start=1))
-    return Overview(boards, tuple(conclude(boards, sections, exports)))
+    return Overview(boards, tuple(conclude(boards, sections, exports)), changes_since(sections, against) if against else None)

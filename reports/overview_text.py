@@ -6,30 +6,38 @@ from collections.abc import Iterable
 from typing import Any
 
 from touchneedle.reports.board_overview import ABOUT_RANKS, BoardOverview, Tally, unranked_lines
+from touchneedle.reports.changes import Changes
 from touchneedle.reports.family_ranks import FamilyRanking, Rank
 from touchneedle.reports.numbers import format_number
 from touchneedle.reports.overview import Overview
 from touchneedle.reports.text_tables import escape
+
+MAX_CHANGES = 100
+CHANGE_TITLES = ("toy", "estimator", "budget, design", "number", "old", "new")
 
 
 def overview_view(overview: Overview) -> dict[str, Any]:
     """What ``overview.html`` shows; texts only, except for our own figures."""
     return {
         "about": ABOUT_RANKS,
+        "change_titles": CHANGE_TITLES,
         "boards": [_board(one) for one in overview.boards if len(one.board.toys) > 1],
         "conclusions": [
             {"question": one.question, "told": one.told, "text": one.text, "evidence": [{"text": t, "anchor": a} for t, a in one.evidence]}
             for one in overview.conclusions
         ],
+        "changes": None if overview.changes is None else _changes(overview.changes),
     }
 
 
 def overview_markdown(overview: Overview) -> list[str]:
     """Lines of the section ``## Overview``; none without anything to compare."""
     view = overview_view(overview)
-    if not view["conclusions"]:
+    if not (view["conclusions"] or view["changes"]):
         return []
-    lines = ["## Overview", "", "### Which method when", ""]
+    lines = ["## Overview", ""]
+    lines += _changes_markdown(view["changes"]) if view["changes"] else []
+    lines += ["### Which method when", ""] if view["conclusions"] else []
     lines += [f"- **{escape(one['question'])}** {escape(one['text'])}" for one in view["conclusions"]]
     lines += ["", "### How methods rank", "", escape(view["about"]), ""] if view["boards"] else [""]
     for board in view["boards"]:
@@ -42,6 +50,11 @@ def rank_text(rank: Rank | None) -> str:
     if rank is None:
         return "n/a"
     return f"{format_number(rank.score, rank.stderr)}, {interval_text(rank)}, {rank.group}"
+
+
+def format_sigma(sigma: float) -> str:
+    """A significance with its sign and one decimal."""
+    return f"{sigma:+.1f}" if abs(sigma) < 1000 else f"{sigma:+.0e}"
 
 
 def interval_text(rank: Rank) -> str:
@@ -58,6 +71,24 @@ def _board(one: BoardOverview) -> dict[str, Any]:
         "families": [ranking.family for ranking in one.rankings],
         "lines": [_line(one, key.key, key.label, ranks) for key, ranks in one.ranked()],
         "notes": [*(_about(r) for r in one.rankings), *(text for r in one.rankings for text in unranked_lines(r))],
+    }
+
+
+def _changes(changes: Changes) -> dict[str, Any]:
+    shown = changes.changes[:MAX_CHANGES]
+    return {
+        "summary": changes.summary,
+        "lines": [
+            {
+                "texts": [one.toy, one.label, f"{one.budget}, {one.design}", f"{one.metric} {one.where}".strip(), one.old, one.new],
+                "sigma": "" if one.sigma is None else format_sigma(one.sigma),
+                "sort": "" if one.sigma is None else repr(one.sigma),
+                "verdict": ", ".join(filter(None, (one.verdict, "certain" if one.certain else ""))),
+            }
+            for one in shown
+        ],
+        "more": len(changes.changes) - len(shown),
+        "rows": [f"new: {title}" for title in changes.appeared] + [f"vanished: {title}" for title in changes.vanished],
     }
 
 
@@ -100,6 +131,17 @@ def _board_markdown(board: dict[str, Any]) -> list[str]:
     lines = [f"#### {escape(board['title'])}", "", _row(titles), "|" + "---|" * len(titles)]
     lines += [_row([line["label"], *(cell["text"] for cell in line["cells"]), line["gates"], line["runs"]]) for line in board["lines"]]
     return [*lines, "", *(f"- {escape(note)}" for note in board["notes"]), ""]
+
+
+def _changes_markdown(changes: dict[str, Any]) -> list[str]:
+    titles = [*CHANGE_TITLES, "sigma", "verdict"]
+    lines = ["### What changed", "", escape(changes["summary"]), ""]
+    if changes["lines"]:
+        lines += [_row(titles), "|" + "---|" * len(titles)]
+        lines += [_row([*line["texts"], line["sigma"], line["verdict"]]) for line in changes["lines"]] + [""]
+    lines += [f"- {changes['more']} further changes: summary.json"] if changes["more"] else []
+    lines += [f"- {escape(text)}" for text in changes["rows"]]
+    return [*lines, ""]
 
 
 def _row(texts: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import asdict
 from typing import Any
 
 from touchneedle.reports.board_overview import BoardOverview
@@ -27,6 +28,7 @@ def to_summary(overview: Overview) -> str:
         "level": 1 - LEVEL,
         "conclusions": [_conclusion(one) for one in overview.conclusions],
         "boards": [_board(one) for one in overview.boards],
+        "changes": None if overview.changes is None else {**asdict(overview.changes), "expected": overview.changes.expected},
     }
     return json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
