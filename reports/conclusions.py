@@ -173,7 +173,8 @@ def _gates(ground: BoardOverview) -> Conclusion:
         return _untold(question, "no gate judged anything", ground)
     clean = [label for label, gates in tallies if not gates["fail"] and gates["pass"]]
     worst = max(tallies, key=lambda tally: (tally[1]["fail"], tally[0]))
-    text = f"no gate fails on any toy for {listed(clean) if clean else 'nobody'}, of {len(tallies)} judged"
+    text = f"no gate fails on any toy for {listed(clean)}" if clean else "everybody fails a gate on some toy"
+    text += f", of {len(tallies)} judged"
     text += f"; most fail for {worst[0]} ({worst[1]['fail']} of {sum(worst[1].values())})" if worst[1]["fail"] else ""
     return Conclusion(question, True, _sentence(text), _link(ground))
 
@@ -251,7 +252,7 @@ def _link(ground: BoardOverview) -> tuple[tuple[str, str], ...]:
     """Where the board stands; a single toy's own section shows more than its board would."""
     if len(ground.board.toys) == 1:
         return tuple((name, f"toy-{index + 1}") for (name, _, _), index in ground.board.toys.items())
-    return ((ground.board.title, ground.anchor),)
+    return ((f"ranks, {ground.board.budget}, {ground.board.design}", ground.anchor),)
 
 
 def _sentence(text: str) -> str:

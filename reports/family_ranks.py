@@ -9,7 +9,7 @@ failed run is simply the last. The score over toys is the mean of those per toy;
 
 Intervals are percentiles of a nested bootstrap (toys, then the runs of each contestant), expanded for the small number N of toys
 as by Hesterberg (2015, arXiv:1411.5279, section 5.3): levels Phi(-sqrt(N / (N - 1)) t_{alpha/2, N-1}). The standard error of a score
-counts one more toy of random order, as `pairwise` does: the bootstrap's variance plus (K^2 - 1) / (12 N^2).
+counts one more toy of random order, as `pairwise` does: the bootstrap's variance plus (K - 1) / K * V / N^2.
 
 Below `MIN_TOYS` toys nothing is ranked. Only contestants that were judged on every toy of the ranking are in it; the toys are those for
 which it rests on most runs.
@@ -28,7 +28,7 @@ from scipy.stats import t as student
 
 from touchneedle.reports.boards import Board, Contestant, ToyKey
 from touchneedle.reports.judged import FAMILIES, Judged, judge
-from touchneedle.reports.pairwise import LEVEL, Difference, differences, letters
+from touchneedle.reports.pairwise import LEVEL, Difference, differences, letters, random_variance
 
 MIN_TOYS = 3
 DRAWS = 2000
@@ -61,6 +61,7 @@ class FamilyRanking:
     Attributes:
         toys: toys that it rests on; variants of one toy share a weight.
         toys_left_out: toys that judge two contestants or more, but not all of these.
+        contestants: those judged on all of these toys, by label.
         metrics: what counts, somewhere; ``lacking``: what does not, on some toy, because not everybody has it.
         ranks: best first; empty if too few toys were judged.
         differences: pairs, as indices into ``ranks``.
@@ -70,6 +71,7 @@ class FamilyRanking:
     family: str
     toys: tuple[ToyKey, ...]
     toys_left_out: tuple[ToyKey, ...]
+    contestants: tuple[Contestant, ...]
     metrics: tuple[str, ...]
     lacking: tuple[str, ...]
     ranks: tuple[Rank, ...]
@@ -130,14 +132,14 @@ def _rank_family(board: Board, family: str) -> FamilyRanking | None:
     others = tuple(toy for toy in sorted(board.toys) if toy not in judged and sum(other == toy for _, other in seen) > 1)
     variants = _variants(judged)
     ranks, pairs = _ranks(contestants, variants) if len(variants) >= MIN_TOYS else ((), ())
-    return FamilyRanking(family, tuple(judged), others, metrics, lacking, ranks, pairs, left_out)
+    return FamilyRanking(family, tuple(judged), others, tuple(contestants), metrics, lacking, ranks, pairs, left_out)
 
 
 def _ranks(contestants: Sequence[Contestant], toys: Sequence[Sequence[Judged]]) -> tuple[tuple[Rank, ...], tuple[Difference, ...]]:
     per_toy = np.array([np.mean([scores_of(losses(one), one.owner, _even(one.owner))[0] for one in variants], axis=0) for variants in toys])
     score = per_toy.mean(axis=0)
     draws = bootstrap(toys, np.random.default_rng(0))
-    stderr = np.sqrt(draws.var(axis=0) + (len(contestants) ** 2 - 1) / 12 / len(toys) ** 2)
+    stderr = np.sqrt(draws.var(axis=0) + random_variance(per_toy) * (1 - 1 / len(contestants)) / len(toys) ** 2)
     low, high = rank_interval(draws, len(toys))
     order = [int(k) for k in np.lexsort((np.arange(len(score)), score))]
     position = {contestant: place for place, contestant in enumerate(order)}

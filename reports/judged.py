@@ -74,16 +74,21 @@ def judge(contestants: Sequence[tuple[Sequence[int], Numbers | None]]) -> Judged
     is nothing that every contestant has.
     """
     offered = [numbers for _, numbers in contestants if numbers is not None]
-    common = sorted(set.intersection(*map(set, offered))) if offered else []
+    common, weight = shared(offered)
     if not common:
         return None
     owner = [index for index, (seeds, _) in enumerate(contestants) for _ in seeds]
     table = [[_of_run(numbers, where, seed) for where in common] for seeds, numbers in contestants for seed in seeds]
+    names = {metric for metric, _ in common}
+    lacking = {metric for numbers in offered for metric, _ in numbers} - names
+    return Judged(np.array(owner), np.array(table, dtype=float), weight, tuple(sorted(names)), tuple(sorted(lacking)))
+
+
+def shared(offered: Sequence[Numbers]) -> tuple[list[Where], NDArray[np.float64]]:
+    """What all of them have, with weights: each metric the same, and so the places of a metric; they add up to 1."""
+    common = sorted(set.intersection(*map(set, offered))) if offered else []
     names = [metric for metric, _ in common]
-    share = {name: 1 / names.count(name) for name in names}
-    weight = np.array([share[name] for name in names]) / len(share)
-    lacking = sorted({metric for numbers in offered for metric, _ in numbers} - set(names))
-    return Judged(np.array(owner), np.array(table, dtype=float), weight, tuple(sorted(share)), tuple(lacking))
+    return common, np.array([1 / names.count(name) for name in names]) / max(1, len(set(names)))
 
 
 def _counts(cell: Cell, parameter: str, present: set[str]) -> bool:

@@ -20,7 +20,7 @@ class Leader:
     """The best of several, with its number, those who cannot be told from it, and those who can.
 
     Attributes:
-        measure: what the number is, such as ``score in fit``.
+        measure: what the number is, such as ``expected rank in fit``.
     """
 
     name: str
@@ -58,7 +58,7 @@ def leader_of_ranking(ranking: FamilyRanking) -> Leader | None:
     return Leader(
         name=first.contestant.label,
         number=f"{format_number(first.score, first.stderr)} of {len(ranking.ranks)}",
-        measure=f"mean rank in {ranking.family}",
+        measure=f"expected rank in {ranking.family}",
         tied=tuple(rank.contestant.label for place, rank in enumerate(others, start=1) if place not in apart),
         behind=tuple(rank.contestant.label for place, rank in enumerate(others, start=1) if place in apart),
     )

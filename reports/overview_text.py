@@ -5,14 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from markupsafe import Markup
+
 from touchneedle.reports.board_overview import ABOUT_RANKS, BoardOverview, Tally, unranked_lines
 from touchneedle.reports.changes import Changes
 from touchneedle.reports.family_ranks import FamilyRanking, Rank
 from touchneedle.reports.numbers import format_number
 from touchneedle.reports.overview import Overview
+from touchneedle.reports.overview_figures import draw_pareto, draw_profiles, draw_ranks
+from touchneedle.reports.picture import Picture
 from touchneedle.reports.text_tables import escape
 
 MAX_CHANGES = 100
+FIGURES = (("Ranks", draw_ranks), ("Performance profiles", draw_profiles), ("Cost against quality", draw_pareto))
 CHANGE_TITLES = ("toy", "estimator", "budget, design", "number", "old", "new")
 
 
@@ -70,6 +75,7 @@ def _board(one: BoardOverview) -> dict[str, Any]:
         "title": f"{board.title}: {len(names)} toys, {len(board.contestants)} contestants, {board.runs} runs",
         "families": [ranking.family for ranking in one.rankings],
         "lines": [_line(one, key.key, key.label, ranks) for key, ranks in one.ranked()],
+        "figures": [_figure(title, draw(one)) for title, draw in FIGURES],
         "notes": [*(_about(r) for r in one.rankings), *(text for r in one.rankings for text in unranked_lines(r))],
     }
 
@@ -90,6 +96,10 @@ def _changes(changes: Changes) -> dict[str, Any]:
         "more": len(changes.changes) - len(shown),
         "rows": [f"new: {title}" for title in changes.appeared] + [f"vanished: {title}" for title in changes.vanished],
     }
+
+
+def _figure(title: str, picture: Picture) -> dict[str, Any]:
+    return {"title": title, "svg": Markup(picture.svg), "caption": picture.caption, "notes": picture.notes}
 
 
 def _line(one: BoardOverview, key: str, label: str, ranks: dict[str, Rank]) -> dict[str, Any]:

@@ -1,10 +1,11 @@
 """Who can be told from whom: differences of mean scores over toys, many at a time.
 
 Scores s (toys N, contestants K) are compared as by Conover and Iman (1979, LA-7677-MS): the residuals of the two-way layout give one
-error for all differences. One more toy, on which the order is random, is counted in the variance: K - 1 degrees of freedom with the
-variance K (K + 1) / 12 of a rank. Without it, a few toys that agree by chance would have no variance at all.
+error for all differences. One more toy, on which the same scores fall on contestants at random, is counted in the variance: K - 1 degrees
+of freedom with V, the mean over toys of the variance of their scores (K (K + 1) / 12 for plain ranks). Without it, a few toys that agree
+by chance would have no variance at all.
 
-    se^2 = 2 / N * [sum of squared residuals + (K - 1) K (K + 1) / 12] / [(N - 1) (K - 1) + (K - 1)]
+    se^2 = 2 / N * [sum of squared residuals + (K - 1) V] / [(N - 1) (K - 1) + (K - 1)]
 
 p-values are those of Student's t with (N - 1)(K - 1) degrees of freedom, corrected by Holm (1979, Scand. J. Stat. 6, 65).
 """
@@ -45,7 +46,8 @@ def differences(scores: NDArray[np.float64]) -> list[Difference]:
     stderr = math.sqrt(2 / toys * _variance(scores))
     first, second = np.triu_indices(contestants, 1)
     gap = mean[second] - mean[first]
-    p_values = holm(2 * student.sf(np.abs(gap) / stderr, (toys - 1) * (contestants - 1)))
+    # Without any error all scores are equal, and so are the means.
+    p_values = holm(2 * student.sf(np.abs(gap) / (stderr or 1.0), (toys - 1) * (contestants - 1)))
     pairs = [(i, j) if d >= 0 else (j, i) for i, j, d in zip(first, second, gap, strict=True)]
     return [Difference(int(i), int(j), abs(float(d)), stderr, float(p)) for (i, j), d, p in zip(pairs, gap, p_values, strict=True)]
 
@@ -74,14 +76,18 @@ def letters(order: Sequence[int], apart: set[frozenset[int]]) -> dict[int, str]:
     return {index: "".join(letter(number) for number, group in enumerate(groups) if index in group) for index in order}
 
 
-def _variance(scores: NDArray[np.float64]) -> float:
-    toys, contestants = scores.shape
-    residuals = scores - scores.mean(axis=0) - scores.mean(axis=1, keepdims=True) + scores.mean()
-    random_toy = (contestants - 1) * contestants * (contestants + 1) / 12
-    return float((np.sum(residuals**2) + random_toy) / (toys * (contestants - 1)))
+def random_variance(scores: NDArray[np.float64]) -> float:
+    """Variance V of a score on a toy where the order is random, from scores (N, K)."""
+    return float(scores.var(axis=1, ddof=1).mean())
 
 
 def letter(number: int) -> str:
     """a to z, then aa, ab, ..."""
     head, tail = divmod(number, 26)
     return (letter(head - 1) if head else "") + chr(ord("a") + tail)
+
+
+def _variance(scores: NDArray[np.float64]) -> float:
+    toys, contestants = scores.shape
+    residuals = scores - scores.mean(axis=0) - scores.mean(axis=1, keepdims=True) + scores.mean()
+    return float((np.sum(residuals**2) + (contestants - 1) * random_variance(scores)) / (toys * (contestants - 1)))

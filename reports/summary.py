@@ -12,11 +12,13 @@ from dataclasses import asdict
 from typing import Any
 
 from touchneedle.reports.board_overview import BoardOverview
-from touchneedle.reports.boards import ToyKey
+from touchneedle.reports.boards import Board, ToyKey
 from touchneedle.reports.conclusions import Conclusion
 from touchneedle.reports.family_ranks import FamilyRanking, Rank
 from touchneedle.reports.overview import Overview
 from touchneedle.reports.pairwise import LEVEL
+from touchneedle.reports.pareto import COSTS, Trade, trades
+from touchneedle.reports.performance_profiles import FACTORS, best_first, profiles
 
 SUMMARY_VERSION = 1
 
@@ -69,7 +71,40 @@ def _board(one: BoardOverview) -> dict[str, Any]:
             }
             for contestant in board.contestants
         ],
-        "families": [_ranking(ranking) for ranking in one.rankings],
+        "families": [{**_ranking(ranking), "profiles": _profiles(board, ranking)} for ranking in one.rankings],
+        "trades": [trade for ranking in one.rankings for trade in _trades(board, ranking)],
+    }
+
+
+def _profiles(board: Board, ranking: FamilyRanking) -> list[dict[str, Any]]:
+    return [
+        {
+            "label": one.contestant.label,
+            "within": [
+                {"factor": factor, "share": float(share), "stderr": None if math.isnan(error) else float(error)}
+                for factor, share, error in zip(FACTORS, one.share(FACTORS), one.stderr(FACTORS), strict=True)
+            ],
+        }
+        for one in best_first(profiles(board, ranking))
+    ]
+
+
+def _trades(board: Board, ranking: FamilyRanking) -> list[dict[str, Any]]:
+    if ranking.family == "cost":
+        return []
+    return [_trade(ranking, metric, trade) for metric, _ in COSTS for trade in trades(board, ranking, metric)]
+
+
+def _trade(ranking: FamilyRanking, metric: str, trade: Trade) -> dict[str, Any]:
+    return {
+        "label": trade.rank.contestant.label,
+        "family": ranking.family,
+        "score": trade.rank.score,
+        "metric": metric,
+        "cost": trade.cost.value,
+        "stderr": trade.cost.stderr,
+        "front": trade.front,
+        "dominated_by": list(trade.dominated_by),
     }
 
 

@@ -58,7 +58,7 @@ def apart(make: Any, results: Callable[..., Path]) -> Path:
 def test_a_leader_on_every_toy_is_named_with_its_number(apart: Path) -> None:
     found = answer(apart, "Which method for a fit")
     assert found.told
-    assert "first leads (mean rank in fit 1.00 ± 0.16 of 3), told from all others: second and third" in found.text
+    assert "first leads (expected rank in fit 1.00 ± 0.14 of 3), told from all others: second and third" in found.text
     assert found.evidence[0][1] == "board-1"
 
 

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import friedmanchisquare, rankdata
 from scipy.stats import t as student
 
-from touchneedle.reports.pairwise import differences, holm, letter, letters
+from touchneedle.reports.pairwise import differences, holm, letter, letters, random_variance
 
 
 def test_holm_is_the_closure_of_bonferroni() -> None:
@@ -25,13 +25,18 @@ def test_errors_are_those_of_a_two_way_regression_with_one_random_toy() -> None:
     toy, contestant = np.divmod(np.arange(20), 4)
     design = np.column_stack([toy[:, None] == np.arange(5), (contestant[:, None] == np.arange(1, 4))]).astype(float)
     _, (residual,), rank, _ = np.linalg.lstsq(design, scores.ravel(), rcond=None)
-    random_toy = sum((rank_ - 2.5) ** 2 for rank_ in (1, 2, 3, 4))
-    expected = 2 / 5 * (residual + random_toy * 3 / 4 * 4 / 3) / (20 - rank + 3)
+    random_toy = sum(np.sum((toy - toy.mean()) ** 2) for toy in scores) / 5
+    expected = 2 / 5 * (residual + random_toy) / (20 - rank + 3)
     found = differences(scores)
     assert [pair.stderr**2 for pair in found] == pytest.approx([expected] * 6, rel=1e-12)
     raw = [2 * student.sf(pair.value / pair.stderr, 12) for pair in found]
     assert [pair.p_value for pair in found] == pytest.approx(list(holm(np.array(raw))), rel=1e-12)
     assert all(scores.mean(0)[pair.worse] - scores.mean(0)[pair.better] == pytest.approx(pair.value) for pair in found)
+
+
+def test_a_random_toy_of_plain_ranks_has_the_variance_of_a_rank() -> None:
+    ranks = rankdata(np.random.default_rng(2).normal(size=(4, 7)), axis=1)
+    assert random_variance(ranks) == pytest.approx(7 * 8 / 12)
 
 
 def test_mean_ranks_give_friedmans_statistic() -> None:
