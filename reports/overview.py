@@ -11,6 +11,7 @@ from touchneedle.reports.board_overview import BoardOverview, board_overview
 from touchneedle.reports.boards import build_boards
 from touchneedle.reports.changes import Changes, changes_since
 from touchneedle.reports.conclusions import Conclusion, conclude
+from touchneedle.reports.learning_curves import LearningCurve, learning_curves
 from touchneedle.reports.sections import Section
 
 
@@ -20,10 +21,16 @@ class Overview:
 
     boards: tuple[BoardOverview, ...]
     conclusions: tuple[Conclusion, ...]
+    curves: tuple[LearningCurve, ...] = ()
     changes: Changes | None = None
 
 
 def build_overview(sections: Sequence[Section], exports: Sequence[Export] = (), against: Path | None = None) -> Overview:
     """The overview of a report's sections, with what changed since the records in ``against``."""
     boards = tuple(board_overview(index, board) for index, board in enumerate(build_boards(sections), start=1))
-    return Overview(boards, tuple(conclude(boards, sections, exports)), changes_since(sections, against) if against else None)
+    return Overview(
+        boards=boards,
+        conclusions=tuple(conclude(boards, sections, exports)),
+        curves=tuple(learning_curves(sections)),
+        changes=changes_since(sections, against) if against else None,
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from markupsafe import Markup
@@ -10,12 +10,18 @@ from markupsafe import Markup
 from touchneedle.reports.board_overview import ABOUT_RANKS, BoardOverview, Tally, unranked_lines
 from touchneedle.reports.changes import Changes
 from touchneedle.reports.family_ranks import FamilyRanking, Rank
-from touchneedle.reports.numbers import format_number
+from touchneedle.reports.learning_curves import LearningCurve
+from touchneedle.reports.learning_figure import draw_curves
+from touchneedle.reports.numbers import format_cell, format_number
 from touchneedle.reports.overview import Overview
 from touchneedle.reports.overview_figures import draw_pareto, draw_profiles, draw_ranks
 from touchneedle.reports.picture import Picture
 from touchneedle.reports.text_tables import escape
 
+ABOUT_CURVES = (
+    "The primary number of a toy at each training budget, seeds averaged. Slope: of its logarithmic badness against the logarithm of the "
+    "number of events, with its standard error; negative where more events help, -0.5 at the pace of statistics, 0 where nothing improves."
+)
 MAX_CHANGES = 100
 FIGURES = (("Ranks", draw_ranks), ("Performance profiles", draw_profiles), ("Cost against quality", draw_pareto))
 CHANGE_TITLES = ("toy", "estimator", "budget, design", "number", "old", "new")
@@ -25,6 +31,7 @@ def overview_view(overview: Overview) -> dict[str, Any]:
     """What ``overview.html`` shows; texts only, except for our own figures."""
     return {
         "about": ABOUT_RANKS,
+        "about_curves": ABOUT_CURVES,
         "change_titles": CHANGE_TITLES,
         "boards": [_board(one) for one in overview.boards if len(one.board.toys) > 1],
         "conclusions": [
@@ -32,6 +39,9 @@ def overview_view(overview: Overview) -> dict[str, Any]:
             for one in overview.conclusions
         ],
         "changes": None if overview.changes is None else _changes(overview.changes),
+        "curve_titles": ["toy", "estimator", "design", "number", *(f"{n:,} events" for n in _budgets(overview.curves)), "slope"],
+        "curves": [_curve(curve, _budgets(overview.curves)) for curve in overview.curves],
+        "curve_figure": _figure("Learning curves", draw_curves(overview.curves)),
     }
 
 
@@ -47,7 +57,7 @@ def overview_markdown(overview: Overview) -> list[str]:
     lines += ["", "### How methods rank", "", escape(view["about"]), ""] if view["boards"] else [""]
     for board in view["boards"]:
         lines += _board_markdown(board)
-    return lines
+    return [*lines, *_curves_markdown(view)]
 
 
 def rank_text(rank: Rank | None) -> str:
@@ -78,6 +88,31 @@ def _board(one: BoardOverview) -> dict[str, Any]:
         "figures": [_figure(title, draw(one)) for title, draw in FIGURES],
         "notes": [*(_about(r) for r in one.rankings), *(text for r in one.rankings for text in unranked_lines(r))],
     }
+
+
+def _budgets(curves: Sequence[LearningCurve]) -> list[int]:
+    return sorted({point.n_train for curve in curves for point in curve.points})
+
+
+def _curve(curve: LearningCurve, budgets: Sequence[int]) -> dict[str, Any]:
+    texts = {point.n_train: format_cell(point.cell) for point in curve.points}
+    slope = "n/a" if curve.slope is None else format_number(curve.slope, curve.stderr)
+    return {
+        "toy": curve.toy,
+        "label": curve.label,
+        "design": curve.design,
+        "number": curve.title,
+        "cells": [texts.get(n, "") for n in budgets],
+        "slope": slope,
+    }
+
+
+def _curves_markdown(view: dict[str, Any]) -> list[str]:
+    if not view["curves"]:
+        return []
+    lines = ["### Learning curves", "", escape(ABOUT_CURVES), "", _row(view["curve_titles"]), "|" + "---|" * len(view["curve_titles"])]
+    lines += [_row([one["toy"], one["label"], one["design"], one["number"], *one["cells"], one["slope"]]) for one in view["curves"]]
+    return [*lines, ""]
 
 
 def _changes(changes: Changes) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from touchneedle.reports.board_overview import BoardOverview
 from touchneedle.reports.boards import Board, ToyKey
 from touchneedle.reports.conclusions import Conclusion
 from touchneedle.reports.family_ranks import FamilyRanking, Rank
+from touchneedle.reports.learning_curves import LearningCurve
 from touchneedle.reports.overview import Overview
 from touchneedle.reports.pairwise import LEVEL
 from touchneedle.reports.pareto import COSTS, Trade, trades
@@ -30,6 +31,7 @@ def to_summary(overview: Overview) -> str:
         "level": 1 - LEVEL,
         "conclusions": [_conclusion(one) for one in overview.conclusions],
         "boards": [_board(one) for one in overview.boards],
+        "learning_curves": [_curve(curve) for curve in overview.curves],
         "changes": None if overview.changes is None else {**asdict(overview.changes), "expected": overview.changes.expected},
     }
     return json.dumps(plain(content), indent=1, ensure_ascii=False, allow_nan=False) + "\n"
@@ -49,6 +51,20 @@ def plain(value: Any) -> Any:
 def _conclusion(one: Conclusion) -> dict[str, Any]:
     evidence = [{"text": text, "anchor": anchor} for text, anchor in one.evidence]
     return {"question": one.question, "told": one.told, "text": one.text, "evidence": evidence}
+
+
+def _curve(curve: LearningCurve) -> dict[str, Any]:
+    return {
+        "toy": curve.toy,
+        "label": curve.label,
+        "design": curve.design,
+        "metric": curve.metric,
+        "points": [
+            {"n_train": p.n_train, "value": p.cell.value, "stderr": p.cell.stderr, "censored": p.cell.censored} for p in curve.points
+        ],
+        "slope": curve.slope,
+        "stderr": curve.stderr,
+    }
 
 
 def _board(one: BoardOverview) -> dict[str, Any]:
