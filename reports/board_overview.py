@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from touchneedle.reports.boards import Board, Contestant
 from touchneedle.reports.family_ranks import MIN_TOYS, FamilyRanking, Rank, rank_families
+from touchneedle.reports.performance_profiles import Profile, best_first, profiles
 from touchneedle.reports.text_tables import gate_states
 
 ABOUT_RANKS = (
@@ -28,11 +29,12 @@ class Tally:
 
 @dataclass(frozen=True)
 class BoardOverview:
-    """A board with its rankings by family and a tally for each of its contestants, by key."""
+    """A board with its rankings, its performance profiles by family (best first), and a tally for each of its contestants by key."""
 
     anchor: str
     board: Board
     rankings: tuple[FamilyRanking, ...]
+    profiles: dict[str, list[Profile]]
     tallies: dict[str, Tally]
 
     def ranked(self) -> list[tuple[Contestant, dict[str, Rank]]]:
@@ -44,7 +46,14 @@ class BoardOverview:
 
 def board_overview(index: int, board: Board) -> BoardOverview:
     """Rank a board; ``index`` counts boards from 1 and names its anchor."""
-    return BoardOverview(f"board-{index}", board, tuple(rank_families(board)), {one.key: _tally(board, one) for one in board.contestants})
+    rankings = tuple(rank_families(board))
+    return BoardOverview(
+        anchor=f"board-{index}",
+        board=board,
+        rankings=rankings,
+        profiles={ranking.family: best_first(profiles(board, ranking)) for ranking in rankings},
+        tallies={one.key: _tally(board, one) for one in board.contestants},
+    )
 
 
 def unranked_lines(ranking: FamilyRanking) -> list[str]:

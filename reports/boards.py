@@ -90,7 +90,7 @@ class Board:
 
 
 def build_boards(sections: Sequence[Section]) -> list[Board]:
-    """Boards with at least two contestants, those with most runs first."""
+    """Boards with at least two contestants, those with most runs first, then those with the largest budget."""
     boards: dict[str, Board] = {}
     found: dict[str, dict[str, Contestant]] = {}
     for index, section in _newest(sections):
@@ -105,7 +105,7 @@ def build_boards(sections: Sequence[Section]) -> list[Board]:
             board.entries[contestant.key, section.toy] = Entry(row, seeds, numbers)
     for key, board in boards.items():
         board.contestants = _told_apart(found[key].values())
-    kept = [(-board.runs, board.n_train, board.title, key) for key, board in boards.items() if len(board.contestants) > 1]
+    kept = [(-board.runs, -board.n_train, board.title, key) for key, board in boards.items() if len(board.contestants) > 1]
     return [boards[key] for *_, key in sorted(kept)]
 
 

@@ -95,7 +95,7 @@ def _few_observed(ground: BoardOverview) -> Conclusion:
     if not sizes:
         return _untold(question, "no pseudo-experiments were fitted", ground)
     found = averages(ground.board, "fit/bias_vs_oracle", size=sizes[0])
-    what = f"mean size of the bias of a fit to {sizes[0]:,} events, in sigma of the exact fit"
+    what = f"mean size of the bias of a fit to {sizes[0]:,} events over {_toys(found)}, in sigma of the exact fit"
     return _of_averages(question, what, found, ground, "no bias against the exact fit was measured")
 
 
@@ -137,7 +137,7 @@ def _width(ground: BoardOverview) -> Conclusion:
     last = f"; widest: {_text(ordered[-1])}" if len(ordered) > _SHOWN else ""
     below = [one.label for one in ordered if one.stderr is not None and one.value + 2 * one.stderr < 1]
     warning = f". Below 1 by two errors, that is too confident: {listed(below)}" if below else ""
-    where = f"width over that of the exact fit, {sizes[-1]:,} events, mean over the toys named"
+    where = f"width over that of the exact fit, {sizes[-1]:,} events, mean over {_toys(found)}"
     return Conclusion(question, True, _sentence(f"{where}: {named}{last}{warning}"), _link(ground))
 
 
@@ -147,7 +147,7 @@ def _time(ground: BoardOverview) -> Conclusion:
     speed = averages(ground.board, "cost/log_ratio_microseconds", log=True)
     if not train:
         return _untold(question, "no training times were recorded", ground)
-    texts = [f"training in seconds (geometric mean over toys): {_ends(train)}"]
+    texts = [f"training in seconds (geometric mean over {_toys(train)}): {_ends(train)}"]
     texts += [f"one log-ratio in microseconds per event: {_ends(speed)}"] if speed else []
     return Conclusion(question, True, f"{_sentence('; '.join(texts))} Times hold for the machines of these records.", _link(ground))
 
@@ -238,6 +238,11 @@ def _ends(found: Sequence[Average]) -> str:
     if len(ordered) <= _SHOWN + 1:
         return ", ".join(_text(one) for one in ordered)
     return f"{', '.join(_text(one) for one in ordered[:_SHOWN])}; slowest {_text(ordered[-1])}"
+
+
+def _toys(found: Sequence[Average]) -> str:
+    count = len(found[0].toys) if found else 0
+    return f"{count} toy{'' if count == 1 else 's'}"
 
 
 def _text(one: Average) -> str:

@@ -75,12 +75,10 @@ def leader_of_table(section: Section, table: Table, design: str, column: Column 
     if not ranked:
         return None
     best = cells[ranked[0].key]
-    tied, behind = [], []
-    for row in ranked[1:]:
-        cell = cells[row.key]
-        (behind if best is not None and cell is not None and distinguishable(best, cell) else tied).append(row.label)
+    apart = [row for row in ranked[1:] if _apart(best, cells[row.key])]
     number = format_cell(best) if best is not None else "n/a"
-    return Leader(ranked[0].label, number, column.title, tuple(tied), tuple(behind))
+    tied = tuple(row.label for row in ranked[1:] if row not in apart)
+    return Leader(ranked[0].label, number, column.title, tied, tuple(row.label for row in apart))
 
 
 def listed(names: Sequence[str], limit: int = SHOWN) -> str:
@@ -88,6 +86,10 @@ def listed(names: Sequence[str], limit: int = SHOWN) -> str:
     if len(names) > limit + 1:
         return f"{', '.join(names[:limit])} and {len(names) - limit} more"
     return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def _apart(best: Cell | None, other: Cell | None) -> bool:
+    return best is not None and other is not None and distinguishable(best, other)
 
 
 def _shown(section: Section, table: Table, row: Row, column: Column) -> Cell | None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from touchneedle.reports.learning_curves import LearningCurve, size_of
 from touchneedle.reports.material import COLOURS, MARKERS, shorten
+from touchneedle.reports.overview_figures import log_ticks
 from touchneedle.reports.panels import Box, Ink, Panel, Scale, figure_svg, grid, legend_lines
 from touchneedle.reports.picture import Picture
 
@@ -43,7 +44,8 @@ def _panel(box: Box, curves: Sequence[LearningCurve], inks: dict[str, Ink]) -> P
     low, high = (min(known) / 2, max(known) * 2) if known else (0.1, 1.0)
     y = Scale(10.0 ** math.floor(math.log10(low)), 10.0 ** math.ceil(math.log10(high)), log=True)
     title = f"{shorten(first.toy, 26)}: {'1 / n*' if first.metric == 'fit/n_star' else first.title}"
-    panel = Panel(box, Scale(min(budgets) / 1.5, max(budgets) * 1.5, log=True), y, "training events", title=title)
+    ends = min(budgets) / 1.5, max(budgets) * 1.5
+    panel = Panel(box, Scale(*ends, log=True, names=log_ticks(*ends)), y, "training events", title=title)
     for curve in curves:
         ink = inks.get(_name(curve))
         if ink is not None:

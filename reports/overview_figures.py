@@ -13,11 +13,12 @@ from touchneedle.reports.family_ranks import FamilyRanking
 from touchneedle.reports.material import COLOURS, MARKERS, bare, shorten
 from touchneedle.reports.panels import NAME, NAMES_LEFT, Box, Ink, Panel, Scale, figure_svg, grid, legend_lines
 from touchneedle.reports.pareto import COSTS, Trade, trades
-from touchneedle.reports.performance_profiles import FACTORS, best_first, profiles
+from touchneedle.reports.performance_profiles import FACTORS
 from touchneedle.reports.picture import Picture
 
 MAX_LINES = 10
-_COLUMNS = 3
+_BANDS = 4
+_COLUMNS = {1: 1, 2: 2, 4: 2}
 
 
 def draw_ranks(one: BoardOverview) -> Picture:
@@ -27,7 +28,7 @@ def draw_ranks(one: BoardOverview) -> Picture:
     if not ranked:
         return Picture("", ("no family is ranked",), caption=caption)
     most = max(len(ranking.ranks) for ranking in ranked)
-    boxes, height = grid(len(ranked), _COLUMNS, 80.0 + 19 * most, 0, NAMES_LEFT + 20)
+    boxes, height = grid(len(ranked), _COLUMNS.get(len(ranked), 3), 80.0 + 19 * most, 0, NAMES_LEFT + 20)
     panels = []
     for box, ranking in zip(boxes, ranked, strict=True):
         names = tuple(
@@ -46,14 +47,17 @@ def draw_ranks(one: BoardOverview) -> Picture:
 
 def draw_profiles(one: BoardOverview) -> Picture:
     """A panel per family: share of problems on which a contestant is within a factor of the best."""
-    caption = "Share of the numbers of a family, toys weighing the same, in which a method is within a factor of the best. Band: one error."
-    found = [(ranking, best_first(profiles(one.board, ranking))[:MAX_LINES]) for ranking in one.rankings]
+    caption = (
+        "Share of the numbers of a family, toys weighing the same, in which a method is within a factor of the best. "
+        "Band, where few are drawn: one error."
+    )
+    found = [(ranking, one.profiles[ranking.family][:MAX_LINES]) for ranking in one.rankings]
     drawn = [(ranking, lines) for ranking, lines in found if lines]
     if not drawn:
         return Picture("", ("no family has numbers to compare",), caption=caption)
     inks = _inks(sorted({line.contestant.label for _, lines in drawn for line in lines}))
     legend = [(shorten(label), bare(ink)) for label, ink in inks.items()]
-    boxes, height = grid(len(drawn), _COLUMNS, 260, legend_lines(legend))
+    boxes, height = grid(len(drawn), _COLUMNS.get(len(drawn), 3), 260, legend_lines(legend))
     factors = np.geomspace(1.0, FACTORS[-1], 46)
     ticks = tuple((factor, f"{factor:g}") for factor in FACTORS)
     panels = []
@@ -62,9 +66,10 @@ def draw_profiles(one: BoardOverview) -> Picture:
         for line in lines:
             share, error = line.share(factors), line.stderr(factors)
             ink = bare(inks[line.contestant.label])
-            if len(lines) <= 4:
-                panel.band(list(factors), list(np.maximum(share - error, 0)), list(np.minimum(share + error, 1)), ink, 0.1)
-            panel.line(list(factors), list(share), ink)
+            if len(lines) <= _BANDS:
+                panel.band(factors.tolist(), np.maximum(share - error, 0).tolist(), np.minimum(share + error, 1).tolist(), ink, 0.1)
+            # A step where a problem comes within reach, not a slope towards it.
+            panel.line(np.repeat(factors, 2)[1:].tolist(), np.repeat(share, 2)[:-1].tolist(), ink)
         panels.append(panel)
     notes = (f"the best {MAX_LINES} of each family are drawn",) if any(len(r.contestants) > MAX_LINES for r, _ in drawn) else ()
     return Picture(figure_svg(panels, height, legend, f"Performance profiles. {caption}"), notes, caption=caption)
@@ -89,7 +94,8 @@ def _pareto_panel(box: Box, title: str, lines: Sequence[Trade], ranking: FamilyR
     count = len(ranking.ranks)
     costs = [trade.cost.value for trade in lines]
     ticks = tuple((float(k), str(k)) for k in range(1, count + 1, math.ceil(count / 10)))
-    x, y = Scale(min(costs) / 2, max(costs) * 2, log=True), Scale(count + 0.5, 0.5, names=ticks)
+    x = Scale(min(costs) / 2, max(costs) * 2, log=True, names=log_ticks(min(costs) / 2, max(costs) * 2))
+    y = Scale(count + 0.5, 0.5, names=ticks)
     panel = Panel(box, x, y, title, f"score in {ranking.family}: expected rank")
     front = [trade for trade in lines if trade.front]
     panel.line([trade.cost.value for trade in front], [trade.rank.score for trade in front], Ink(width=1.0, dashes="4 3"))
@@ -100,6 +106,14 @@ def _pareto_panel(box: Box, title: str, lines: Sequence[Trade], ranking: FamilyR
         panel.points([cost], [score], [score - spread], [score + spread], ink)
         panel.points_across([cost], [score], [cost - error], [cost + error], ink)
     return panel
+
+
+def log_ticks(low: float, high: float) -> tuple[tuple[float, str], ...]:
+    """Values with their texts on a logarithmic axis: powers of ten, and 2 and 5 times them where there is room."""
+    factors = (1, 2, 5) if high / low < 300 else (1,)
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    values = [factor * 10.0**power for power in powers for factor in factors]
+    return tuple((value, f"{value:,.15g}" if 1e-4 <= value < 1e6 else f"{value:.0e}") for value in values if low <= value <= high)
 
 
 def _inks(labels: Sequence[str]) -> dict[str, Ink]:

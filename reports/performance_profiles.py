@@ -73,7 +73,7 @@ def profiles(board: Board, ranking: FamilyRanking) -> list[Profile]:
 def _problems(board: Board, ranking: FamilyRanking, toy: ToyKey) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """(K, q) ratios to the best and (q,) weights of the problems of one toy."""
     entries = [board.entries[one.key, toy] for one in ranking.contestants]
-    cells = [_cells(entry) for entry in entries]
+    cells = [_cells(entry, ranking.family) for entry in entries]
     offered = [entry.numbers[ranking.family] for entry in entries if entry.row]
     scaled = [where for where in shared(offered)[0] if all(_has_zero(found[where]) for found in cells if found)]
     weight = shared([{where: {} for where in scaled}])[1]
@@ -89,8 +89,8 @@ def ratios(sizes: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.where(sizes == best, 1.0, found)
 
 
-def _cells(entry: Entry) -> dict[Where, Cell]:
-    return {(cell.metric, place(cell)): cell for cell in entry.row.cells} if entry.row else {}
+def _cells(entry: Entry, family: str) -> dict[Where, Cell]:
+    return {(cell.metric, place(cell)): cell for cell in entry.row.cells if cell.family == family} if entry.row else {}
 
 
 def _size(cell: Cell | None) -> float:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -19,7 +20,7 @@ from touchneedle.reports.learning_curves import LearningCurve
 from touchneedle.reports.overview import Overview
 from touchneedle.reports.pairwise import LEVEL
 from touchneedle.reports.pareto import COSTS, Trade, trades
-from touchneedle.reports.performance_profiles import FACTORS, best_first, profiles
+from touchneedle.reports.performance_profiles import FACTORS, Profile
 
 SUMMARY_VERSION = 1
 
@@ -87,12 +88,12 @@ def _board(one: BoardOverview) -> dict[str, Any]:
             }
             for contestant in board.contestants
         ],
-        "families": [{**_ranking(ranking), "profiles": _profiles(board, ranking)} for ranking in one.rankings],
+        "families": [{**_ranking(ranking), "profiles": _profiles(one.profiles[ranking.family])} for ranking in one.rankings],
         "trades": [trade for ranking in one.rankings for trade in _trades(board, ranking)],
     }
 
 
-def _profiles(board: Board, ranking: FamilyRanking) -> list[dict[str, Any]]:
+def _profiles(found: Sequence[Profile]) -> list[dict[str, Any]]:
     return [
         {
             "label": one.contestant.label,
@@ -101,7 +102,7 @@ def _profiles(board: Board, ranking: FamilyRanking) -> list[dict[str, Any]]:
                 for factor, share, error in zip(FACTORS, one.share(FACTORS), one.stderr(FACTORS), strict=True)
             ],
         }
-        for one in best_first(profiles(board, ranking))
+        for one in found
     ]
 
 

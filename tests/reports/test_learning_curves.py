@@ -63,6 +63,7 @@ def test_a_power_law_is_found_in_the_records(make: Any, results: Callable[..., P
 
 
 def test_n_star_rises_where_more_events_help(make: Any, results: Callable[..., Path]) -> None:
+    folder = Path()
     for n in BUDGETS:
         folder = results(make.record(metrics=make.fit_metrics(n / 100, 0.1), n_train=n))
     (curve,) = curves(folder)
@@ -73,6 +74,7 @@ def test_limits_zeros_and_single_budgets_have_no_slope(make: Any, results: Calla
     assert slope_of([(1e3, 0.0, 0.1), (1e4, 1.0, 0.1)]) is None
     assert slope_of([(1e3, 1.0, 0.1), (1e3, 2.0, 0.1)]) is None
     assert curves(results(make.record())) == []
+    folder = Path()
     for n in BUDGETS:
         folder = results(make.record("limited", metrics=make.fit_metrics(1e6, 0.1, censored="above"), n_train=n))
     (curve,) = curves(folder)
