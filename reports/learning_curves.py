@@ -4,8 +4,9 @@ Points are the table's numbers at each budget, seeds averaged. The slope is that
 
     slope = sum w (x - <x>) y / sum w (x - <x>)^2,   w = 1 / error(y)^2,   error = 1 / sqrt(sum w (x - <x>)^2),
 
-negative where more events help: -1/2 is the pace of statistics. A chi2 / dof above 1 widens its error (Birge), because budgets need not lie
-on a power law. For n* the badness is 1 / n*. Numbers of zero badness, limits, and single points have no slope.
+negative where more events help: at the pace of statistics -1 for n* and KL, -1/2 for errors of the log-ratio. A chi2 / dof above 1
+widens its error (Birge), because budgets need not lie on a power law. For n* the badness is 1 / n*. Numbers of zero badness, limits,
+and single points have no slope.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from touchneedle.benchmark.export_rows import Export
@@ -25,12 +25,22 @@ class Overview:
     changes: Changes | None = None
 
 
-def build_overview(sections: Sequence[Section], exports: Sequence[Export] = (), against: Path | None = None) -> Overview:
-    """The overview of a report's sections, with what changed since the records in ``against``."""
+def build_overview(
+    sections: Sequence[Section], exports: Sequence[Export] = (), against: Path | None = None, toy_anchors: Sequence[str] = ()
+) -> Overview:
+    """The overview of a report's sections, with what changed since the records in ``against``.
+
+    ``toy_anchors`` are the page's names for the sections, ``toy-1`` and so on unless said.
+    """
     boards = tuple(board_overview(index, board) for index, board in enumerate(build_boards(sections), start=1))
     return Overview(
         boards=boards,
-        conclusions=tuple(conclude(boards, sections, exports)),
+        conclusions=tuple(_linked(one, toy_anchors) for one in conclude(boards, sections, exports)),
         curves=tuple(learning_curves(sections)),
         changes=changes_since(sections, against) if against else None,
     )
+
+
+def _linked(conclusion: Conclusion, toy_anchors: Sequence[str]) -> Conclusion:
+    names = {f"toy-{number}": anchor for number, anchor in enumerate(toy_anchors, start=1)}
+    return replace(conclusion, evidence=tuple((text, names.get(anchor, anchor)) for text, anchor in conclusion.evidence))

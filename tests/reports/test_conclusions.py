@@ -119,6 +119,13 @@ def test_a_single_toy_is_told_as_a_single_toy(make: Any, results: Callable[..., 
     assert found.evidence == (("alone", "toy-1"),)
 
 
+def test_links_follow_the_names_of_the_page(make: Any, results: Callable[..., Path]) -> None:
+    cells = {"good": fits(make, 900.0, 0.1, 1.0), "poor": fits(make, 9.0, 3.0, 2.0)}
+    sections = build_sections(read_results(sweep(make, results, cells, ("alone",))))
+    overview = build_overview(sections, toy_anchors=["toy-alone"])
+    assert overview.conclusions[0].evidence == (("alone", "toy-alone"),)
+
+
 def test_deployment_is_that_of_the_survey(apart: Path) -> None:
     assert not answer(apart, "Can I deploy").told
     rows = [Export(estimator=name, toy="t", format="onnx", size=size, seconds=1.0) for name, size in (("first", 9), ("second", 0))]
