@@ -13,6 +13,7 @@ import typer
 
 from touchneedle.benchmark.bundle_commands import deploy, exports, fit
 from touchneedle.benchmark.command import FAILED, Plugins, app, command, keep_blocks
+from touchneedle.benchmark.submission_commands import merge, submit
 
 
 def _complete_override(ctx: typer.Context, incomplete: str) -> list[str]:
@@ -312,6 +313,10 @@ def doctor(results: Annotated[str, typer.Option("--results", help="Results folde
     findings = examine(results)
     show(["topic", "state", "detail"], [(finding.topic, finding.state, finding.detail) for finding in findings])
     raise typer.Exit(FAILED if any(finding.state == "wrong" for finding in findings) else 0)
+
+
+for _of_submissions in (submit, merge):
+    command()(_of_submissions)
 
 
 def _execute(planned: Any, dry_run: bool, force: bool, debug: bool) -> None:

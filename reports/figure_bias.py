@@ -7,14 +7,16 @@ from dataclasses import replace
 
 from touchneedle.reports.aggregate import Cell
 from touchneedle.reports.material import Drawn, Material, bare, shorten
-from touchneedle.reports.panels import NAME, NAMES_LEFT, Ink, Panel, Scale
+from touchneedle.reports.panels import NAME, NAMES_LEFT, Ink, Panel
 from touchneedle.reports.picture import Layout, Picture, lacking, legend_of, nothing
+from touchneedle.reports.scales import Scale, reach
 
 LIMIT = 0.2
 BIASES = ("fit/bias_vs_oracle", "fit/bias")
 _SHADE = 0.09
 _LARGEST = 3.0
 _FEWEST, _MOST = 1.0, 1e6
+_WIDEST = 20.0
 
 
 def draw_bias(material: Material) -> Picture:
@@ -29,16 +31,17 @@ def draw_bias(material: Material) -> Picture:
     layout = Layout(2, legend_of(present), height=max(270.0, 90.0 + 22 * len(present)), left=NAMES_LEFT)
     panels = [_bias_panel(layout, present, material.parameter), _star_panel(layout, present, material.parameter)]
     picture = layout.picture(panels, material, caption, lacking(material, present, "fits"))
-    beyond = [drawn.label for drawn in present if any(abs(cell.value or 0.0) > _LARGEST for cell in _biases(drawn, material.parameter))]
-    notes = (f"bias beyond {_LARGEST:g} sigma, outside the frame: {', '.join(beyond)}",) if beyond else ()
+    frame = panels[0].y.high
+    beyond = [drawn.label for drawn in present if any(abs(cell.value or 0.0) > frame for cell in _biases(drawn, material.parameter))]
+    notes = (f"bias beyond {frame:.2g} sigma, outside the frame: {', '.join(beyond)}",) if beyond else ()
     return replace(picture, notes=(*picture.notes, *notes))
 
 
 def _bias_panel(layout: Layout, present: list[Drawn], parameter: str) -> Panel:
     lines = [(drawn, cells) for drawn in present if (cells := _biases(drawn, parameter))]
     sizes = [float(cell.at.get("n_events") or 0) for _, cells in lines for cell in cells]
-    reach = [abs(cell.value or 0.0) + (cell.stderr or 0.0) for _, cells in lines for cell in cells]
-    limit = 1.1 * min(_LARGEST, max([2 * LIMIT, *reach]))
+    ends = [[abs(cell.value or 0.0) + (cell.stderr or 0.0) for cell in cells] for _, cells in lines]
+    limit = 1.1 * min(_LARGEST, reach(ends, 2 * LIMIT))
     x = Scale(min(sizes, default=_FEWEST) / 1.6, max(sizes, default=1000.0) * 1.6, log=True)
     panel = Panel(layout.boxes[0], x, Scale(-limit, limit), "events", "bias [oracle sigma]")
     panel.area((x.low, x.high), (-LIMIT, LIMIT), Ink(), _SHADE)
@@ -64,7 +67,7 @@ def _star_panel(layout: Layout, present: list[Drawn], parameter: str) -> Panel:
         value, error = cell.value or 0.0, cell.stderr or 0.0
         where = min(max(value, x.low), x.high)
         # n* is averaged in its logarithm, where its error is even.
-        factor = math.exp(error / value) if value > 0 else 1.0
+        factor = math.exp(min(error / value, _WIDEST)) if value > 0 else 1.0
         panel.points_across([where], [at], [where / factor], [where * factor], drawn.ink)
         if cell.censored or not x.low <= value <= x.high:
             panel.arrow(where, at, drawn.ink, forward=cell.censored == "above" or value > x.high)

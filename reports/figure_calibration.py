@@ -6,8 +6,9 @@ import math
 
 from touchneedle.reports.curves import Series
 from touchneedle.reports.material import Drawn, Material, bare
-from touchneedle.reports.panels import MINUS, Box, Ink, Panel, Scale, span
+from touchneedle.reports.panels import Box, Ink, Panel
 from touchneedle.reports.picture import Layout, Picture, lacking, legend_of, nothing
+from touchneedle.reports.scales import MINUS, Scale, reach, span
 
 BAND = Ink("currentColor", marker="")
 TESTS = (
@@ -15,7 +16,6 @@ TESTS = (
     ("expected_coverage", "expected coverage"),
     ("pit", "events among the estimator's own (PIT)"),
 )
-_TOO_FAR = 4.0
 _SMALLEST_REACH = 0.02
 _LARGEST_ODDS = 8.0
 
@@ -39,11 +39,10 @@ def draw_calibration(material: Material) -> Picture:
 def _reliability(box: Box, present: list[Drawn]) -> Panel:
     lines = [(drawn, found) for drawn in present if (found := drawn.first("reliability", next(iter(drawn.series("reliability")), "")))]
     gaps = [[y - x for x, y in zip(found.x, found.y, strict=True)] for _, found in lines]
-    reach = sorted(max(map(abs, gap)) for gap in gaps if gap)
-    limit = 1.2 * min(reach[-1], _TOO_FAR * reach[len(reach) // 2]) if reach else 1.0
+    limit = 1.2 * reach(gaps)
     xs = [x for _, found in lines for x in found.x]
-    low, high = span(xs, 0.05)
-    x = Scale(max(low, -_LARGEST_ODDS), min(high, _LARGEST_ODDS))
+    left, right = span(xs, 0.05)
+    x = Scale(max(left, -_LARGEST_ODDS), min(right, _LARGEST_ODDS))
     panel = Panel(box, x, Scale(-limit, limit), "predicted log odds", f"observed {MINUS} predicted", "reliability")
     panel.rule(y=0.0)
     for drawn, found in lines:
@@ -55,9 +54,7 @@ def _reliability(box: Box, present: list[Drawn]) -> Panel:
 
 def _ranks(box: Box, present: list[Drawn], curve: str, title: str, parameter: str) -> Panel:
     lines = [(drawn, found) for drawn in present if (found := _chosen(drawn, curve, parameter)) is not None]
-    inside = [max(map(abs, found.high), default=0.0) for _, found in lines]
-    reach = sorted(max(map(abs, found.y), default=0.0) for _, found in lines)
-    limit = 1.25 * max(*inside, min(reach[-1], _TOO_FAR * reach[len(reach) // 2]), _SMALLEST_REACH) if lines else 1.0
+    limit = 1.25 * max(reach([found.y for _, found in lines], _SMALLEST_REACH), reach([found.high for _, found in lines]))
     panel = Panel(box, Scale(0.0, 1.0), Scale(-limit, limit), "rank", f"ECDF {MINUS} uniform", title)
     panel.rule(y=0.0)
     if lines:
@@ -65,8 +62,9 @@ def _ranks(box: Box, present: list[Drawn], curve: str, title: str, parameter: st
         panel.band(widest.x, widest.low, widest.high, BAND)
     for drawn, found in lines:
         panel.line(found.x, found.y, bare(drawn.ink))
-        marked = [k for k in range(len(found.x)) if k % 8 == 4 and math.isfinite(found.y[k])]
-        panel.points([found.x[k] for k in marked], [found.y[k] for k in marked], *(2 * [[math.nan] * len(marked)]), drawn.ink)
+        marked = [k for k in range(len(found.x)) if k % 8 == 4]
+        nowhere = [math.nan] * len(marked)
+        panel.points([found.x[k] for k in marked], [found.y[k] for k in marked], nowhere, nowhere, drawn.ink)
     return panel
 
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 from touchneedle.reports.material import Drawn, Material, bare
-from touchneedle.reports.panels import Box, Panel, Scale, span
-from touchneedle.reports.picture import Layout, Picture, lacking, legend_of, nothing
-
-_TOO_FAR = 4.0
+from touchneedle.reports.panels import Box, Panel
+from touchneedle.reports.picture import MAX_PANELS, Layout, Picture, lacking, legend_of, nothing
+from touchneedle.reports.scales import Scale, reach, span
 
 
 def draw_closure(material: Material) -> Picture:
@@ -20,7 +17,7 @@ def draw_closure(material: Material) -> Picture:
     present = [drawn for drawn in material.rows if drawn.series("closure")]
     if not present:
         return nothing(material, "no closure curves: supports differ, not evaluated, or records without such curves", caption)
-    axes = list(dict.fromkeys(name for drawn in present for name in drawn.series("closure")))
+    axes = list(dict.fromkeys(name for drawn in present for name in drawn.series("closure")))[:MAX_PANELS]
     layout = Layout(len(axes), legend_of(present), columns=2 if len(axes) != 3 else 3, height=280)
     panels = [_panel(box, axis, present) for box, axis in zip(layout.boxes, axes, strict=True)]
     return layout.picture(panels, material, caption, lacking(material, present))
@@ -28,9 +25,7 @@ def draw_closure(material: Material) -> Picture:
 
 def _panel(box: Box, axis: str, present: list[Drawn]) -> Panel:
     lines = [(drawn, found) for drawn in present if (found := drawn.first("closure", axis)) is not None]
-    sizes = [[abs(v - 1) for v in (*found.y, *found.low, *found.high) if math.isfinite(v)] for _, found in lines]
-    reach = sorted(max(values) for values in sizes if values)
-    limit = 1.1 * min(reach[-1], _TOO_FAR * reach[len(reach) // 2]) if reach else 1.0
+    limit = 1.1 * reach([[v - 1 for v in (*found.y, *found.low, *found.high)] for _, found in lines])
     xs = [x for _, found in lines for x in found.x]
     panel = Panel(box, Scale(*span(xs, 0.06)), Scale(1 - limit, 1 + limit), axis, "reweighted / simulated")
     panel.rule(y=1.0)

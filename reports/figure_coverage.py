@@ -8,8 +8,9 @@ from scipy.stats import binom
 
 from touchneedle.reports.aggregate import Cell
 from touchneedle.reports.material import Drawn, Material, shorten
-from touchneedle.reports.panels import NAME, NAMES_LEFT, Box, Ink, Panel, Scale
+from touchneedle.reports.panels import NAME, NAMES_LEFT, Box, Ink, Panel
 from touchneedle.reports.picture import Layout, Picture, lacking, nothing
+from touchneedle.reports.scales import Scale
 
 LEVELS = (("fit/coverage_68", 0.6827), ("fit/coverage_95", 0.9545))
 BAND_LEVEL = 0.95

@@ -7,8 +7,9 @@ import math
 from touchneedle.reports.curves import Series, pooled
 from touchneedle.reports.material import Drawn, Material
 from touchneedle.reports.numbers import format_number
-from touchneedle.reports.panels import Box, Ink, Panel, Scale
+from touchneedle.reports.panels import Box, Ink, Panel
 from touchneedle.reports.picture import Layout, Picture, lacking, nothing
+from touchneedle.reports.scales import Scale
 
 _EDGE = 4.0
 # Air for the text; a spike taller than this leaves the frame.

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from touchneedle.reports.curves import averaged, parts
+from touchneedle.reports.curves import Series, averaged, parts
 from touchneedle.reports.material import EXACT, Drawn, Material, bare
-from touchneedle.reports.panels import Box, Panel, Scale, span
-from touchneedle.reports.picture import Layout, Picture, lacking, legend_of, nothing
+from touchneedle.reports.panels import Box, Panel
+from touchneedle.reports.picture import MAX_PANELS, Layout, Picture, lacking, legend_of, nothing
+from touchneedle.reports.scales import Scale, span
 
 WAYS = ("up", "down")
 
@@ -20,7 +21,7 @@ def draw_responses(material: Material) -> Picture:
     present = [drawn for drawn in material.answers if drawn.series("response")]
     if not present:
         return nothing(material, "no responses: a toy without nuisances that change its shape, or records without such curves", caption)
-    axes = list(dict.fromkeys(parts(name)[1] for drawn in present for name in drawn.series("response")))
+    axes = list(dict.fromkeys(parts(name)[1] for drawn in present for name in drawn.series("response")))[:MAX_PANELS]
     known = any(parts(name)[0] == "exact" for drawn in present for name in drawn.series("response"))
     legend = (*([("exact", EXACT)] if known else []), *legend_of(present, lines=True))
     layout = Layout(len(axes), legend, columns=min(3, len(axes)) if len(axes) != 4 else 2, height=290)
@@ -29,15 +30,20 @@ def draw_responses(material: Material) -> Picture:
 
 
 def _panel(box: Box, axis: str, present: list[Drawn]) -> Panel:
-    exact = [found for way in WAYS if (found := next(filter(None, (d.first("response", f"exact, {axis}, {way}") for d in present)), None))]
-    learned = [(d, averaged(found)) for d in present for way in WAYS if (found := d.each("response", f"estimator, {axis}, {way}"))]
+    exact = [found for way in WAYS if (found := _exact(present, f"exact, {axis}, {way}"))]
+    learned = [(d, averaged(seeds)) for d in present for way in WAYS if (seeds := d.each("response", f"estimator, {axis}, {way}"))]
     shown = exact or [found for _, found in learned]
     x, y = span([x for found in shown for x in found.x], 0.02), span([y for found in shown for y in found.y], 0.3)
     panel = Panel(box, Scale(*x), Scale(*y), axis, "mean log r")
     panel.rule(y=0.0, dashes="3 3")
-    for found in exact:
-        panel.line(found.x, found.y, EXACT)
+    for truth in exact:
+        panel.line(truth.x, truth.y, EXACT)
     for drawn, found in learned:
         panel.band(found.x, found.low, found.high, drawn.ink)
         panel.line(found.x, found.y, bare(drawn.ink))
     return panel
+
+
+def _exact(present: list[Drawn], series: str) -> Series | None:
+    found = [drawn.first("response", series) for drawn in present]
+    return next((each for each in found if each), None)

@@ -7,10 +7,9 @@ from collections.abc import Sequence
 
 from touchneedle.reports.curves import Series
 from touchneedle.reports.material import EXACT, Drawn, Material, bare
-from touchneedle.reports.panels import MINUS, Box, Panel, Scale, span
+from touchneedle.reports.panels import Box, Panel
 from touchneedle.reports.picture import Layout, Picture, lacking, legend_of, nothing
-
-_TOO_FAR = 4.0
+from touchneedle.reports.scales import MINUS, Scale, reach, span
 
 
 def draw_scan(material: Material) -> Picture:
@@ -22,7 +21,7 @@ def draw_scan(material: Material) -> Picture:
     )
     present = [drawn for drawn in material.answers if _scan(drawn) or _ratio(drawn)]
     if not present:
-        return nothing(material, *(lacking(material, present) or ["no curves"]), caption)
+        return nothing(material, "; ".join(lacking(material, present)) or "no curves", caption)
     exact = next((found for found in (drawn.first("scan", "exact") for drawn in material.rows) if found), None)
     legend = (*([("exact", EXACT)] if exact else []), *legend_of(present, lines=True))
     layout = Layout(2, legend, height=310)
@@ -56,7 +55,7 @@ def _scan_panel(box: Box, present: Sequence[Drawn], exact: Series | None, parame
 
 def _ratio_panel(box: Box, present: Sequence[Drawn]) -> Panel:
     ratios = [(drawn, found) for drawn in present if (found := _ratio(drawn)) is not None]
-    limit = _ratio_limit([found for _, found in ratios])
+    limit = 1.1 * reach([[*found.y, *found.low, *found.high] for _, found in ratios])
     xs = [x for _, found in ratios for x in found.x]
     panel = Panel(box, Scale(*span(xs, 0.02)), Scale(-limit, limit), "exact log r", f"learned {MINUS} exact log r")
     panel.rule(y=0.0)
@@ -65,10 +64,3 @@ def _ratio_panel(box: Box, present: Sequence[Drawn]) -> Panel:
             panel.band(found.x, found.low, found.high, drawn.ink, 0.1)
         panel.line(found.x, found.y, bare(drawn.ink))
     return panel
-
-
-def _ratio_limit(ratios: Sequence[Series]) -> float:
-    """Half height of the panel: the widest band, but at most four times the median one."""
-    sizes = [[abs(v) for v in (*found.y, *found.low, *found.high) if math.isfinite(v)] for found in ratios]
-    reach = sorted(max(values) for values in sizes if values)
-    return 1.1 * min(reach[-1], _TOO_FAR * reach[len(reach) // 2]) or 1.0 if reach else 1.0

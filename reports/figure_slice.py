@@ -6,8 +6,9 @@ from collections.abc import Sequence
 
 from touchneedle.reports.curves import Series, averaged, parts
 from touchneedle.reports.material import EXACT, Drawn, Material, bare
-from touchneedle.reports.panels import Panel, Scale, span
-from touchneedle.reports.picture import Layout, Picture, lacking, legend_of, nothing
+from touchneedle.reports.panels import Panel
+from touchneedle.reports.picture import MAX_PANELS, Layout, Picture, lacking, legend_of, nothing
+from touchneedle.reports.scales import Scale, span
 
 
 def draw_slices(material: Material) -> Picture:
@@ -19,12 +20,12 @@ def draw_slices(material: Material) -> Picture:
     present = [drawn for drawn in material.answers if drawn.series("slice")]
     if not present:
         return nothing(material, "no slices: records without curves, or from before slices were written", caption)
-    axes = list(dict.fromkeys(parts(name)[1:] for drawn in present for name in drawn.series("slice")))
+    axes = list(dict.fromkeys(parts(name)[1:] for drawn in present for name in drawn.series("slice")))[:MAX_PANELS]
     known = any(parts(name)[0] == "exact" for drawn in present for name in drawn.series("slice"))
     legend = (*([("exact", EXACT)] if known else []), *legend_of(present, lines=True))
     layout = Layout(len(axes), legend, columns=3, height=290)
     exact = [_exact(present, *axis) for axis in axes]
-    learned = [[(d, averaged(each)) for d in present if (each := d.each("slice", f"estimator, {axis}, {at}"))] for axis, at in axes]
+    learned = [[(d, averaged(seeds)) for d in present if (seeds := d.each("slice", f"estimator, {axis}, {at}"))] for axis, at in axes]
     y = _height([each for each in exact if each] or [each for lines in learned for _, each in lines])
     panels = []
     for box, (axis, place), truth, lines in zip(layout.boxes, axes, exact, learned, strict=True):
@@ -32,9 +33,9 @@ def draw_slices(material: Material) -> Picture:
         panel = Panel(box, Scale(*span(xs, 0.02)), y, axis, f"log r, {place.replace('=', ' = ')}")
         if truth:
             panel.line(truth.x, truth.y, EXACT)
-        for drawn, each in lines:
-            panel.band(each.x, each.low, each.high, drawn.ink)
-            panel.line(each.x, each.y, bare(drawn.ink))
+        for drawn, found in lines:
+            panel.band(found.x, found.low, found.high, drawn.ink)
+            panel.line(found.x, found.y, bare(drawn.ink))
         panels.append(panel)
     return layout.picture(panels, material, caption, lacking(material, present))
 

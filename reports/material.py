@@ -99,14 +99,17 @@ def gather(rows: Sequence[Row], parameter: str) -> Material:
 
 
 def _names(rows: Sequence[Row]) -> list[str]:
-    """Estimators with the options, and the design, in which the rows differ."""
+    """Estimators with the options in which the rows differ, and the design where it is not the prior."""
     options = [{name: compact(value) for name, value in row.options.items()} for row in rows]
     shared = set.intersection(*(set(each.items()) for each in options)) if len(rows) > 1 else set()
-    several = len({row.design for row in rows}) > 1
     return [
-        " ".join([row.estimator, *(f"{k}={v}" for k, v in each.items() if (k, v) not in shared), *([f"({row.design})"] if several else [])])
+        " ".join([row.estimator, *(f"{k}={v}" for k, v in each.items() if (k, v) not in shared), *_design(row)])
         for row, each in zip(rows, options, strict=True)
     ]
+
+
+def _design(row: Row) -> list[str]:
+    return [] if row.design == "prior" else [f"({row.design})"]
 
 
 def _inks(rows: Sequence[Row]) -> list[Ink]:

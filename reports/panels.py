@@ -12,15 +12,14 @@ from dataclasses import dataclass, field
 from html import escape
 from itertools import pairwise
 
+from touchneedle.reports.scales import Scale
+
 WIDTH = 1000
 LEFT, RIGHT, TOP, BOTTOM = 68, 14, 26, 44
 LEGEND_LINE = 18
 # Room for names of rows beside a panel, in pixels and in letters.
-NAMES_LEFT, NAME = 160, 24
-MINUS = "\N{MINUS SIGN}"
+NAMES_LEFT, NAME = 182, 27
 _INK = "var(--figure-ink, #1c2330)"
-_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
-_FAR = 4.0
 
 
 @dataclass(frozen=True)
@@ -31,34 +30,6 @@ class Ink:
     dashes: str = ""
     marker: str = "o"
     width: float = 1.6
-
-
-@dataclass(frozen=True)
-class Scale:
-    """An axis from ``low`` to ``high``, linear or logarithmic; ``names`` replace the numbers of its ticks."""
-
-    low: float
-    high: float
-    log: bool = False
-    names: tuple[tuple[float, str], ...] | None = None
-
-    def share(self, value: float) -> float:
-        """Where a value lies between low (0) and high (1); at most four axes away, NaN where it has no place."""
-        if not math.isfinite(value) or (self.log and value <= 0):
-            return math.nan
-        low, high, at = (math.log(v) if self.log else v for v in (self.low, self.high, value))
-        return min(max((at - low) / ((high - low) or 1.0), -_FAR), 1 + _FAR)
-
-    def ticks(self) -> list[tuple[float, str]]:
-        """Values with their texts: steps of 1, 2, 2.5 or 5, or powers of ten."""
-        if self.names is not None:
-            return list(self.names)
-        if self.log:
-            powers = range(math.ceil(math.log10(self.low) - 1e-9), math.floor(math.log10(self.high) + 1e-9) + 1)
-            return [(10.0**power, f"{10**power:,}" if 0 <= power < 5 else f"1e{power}") for power in powers]
-        step = _step(self.high - self.low)
-        first, last = math.ceil(self.low / step - 1e-9), math.floor(self.high / step + 1e-9)
-        return [(k * step, number(k * step, step)) for k in range(first, last + 1)]
 
 
 @dataclass(frozen=True)
@@ -105,7 +76,7 @@ class Panel:
 
     def band(self, xs: Sequence[float], low: Sequence[float], high: Sequence[float], ink: Ink, opacity: float = 0.16) -> None:
         """The area between two lines."""
-        known = [(x, a, b) for x, a, b in zip(xs, low, high, strict=True) if math.isfinite(a) and math.isfinite(b)]
+        known = [(x, a, b) for x, a, b in zip(xs, low, high, strict=True) if all(map(math.isfinite, (x, a, b)))]
         if len(known) > 1:
             there, back = [(x, b) for x, _, b in known], [(x, a) for x, a, _ in reversed(known)]
             path = _polyline([self._place(x, y) for x, y in there + back])
@@ -136,13 +107,16 @@ class Panel:
     def area(self, x: tuple[float, float], y: tuple[float, float], ink: Ink, opacity: float = 0.14) -> None:
         """A filled rectangle."""
         (left, bottom), (right, top) = self._place(x[0], y[0]), self._place(x[1], y[1])
-        self.parts.append(
-            f'<rect x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" height="{bottom - top:.1f}" '
-            f'fill="{ink.colour}" fill-opacity="{opacity:g}"/>'
-        )
+        if all(map(math.isfinite, (left, bottom, right, top))):
+            self.parts.append(
+                f'<rect x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" height="{bottom - top:.1f}" '
+                f'fill="{ink.colour}" fill-opacity="{opacity:g}"/>'
+            )
 
     def steps(self, edges: Sequence[float], heights: Sequence[float], ink: Ink, opacity: float = 0.28) -> None:
-        """A filled histogram over ``edges``, one more than heights."""
+        """A filled histogram over ``edges``, one more than heights; not drawn where one of them is not a number."""
+        if not all(map(math.isfinite, (*edges, *heights))):
+            return
         bottom = self._place(edges[0], max(0.0, self.y.low))[1]
         places = [self._place(edge, height) for edge, height in zip(edges, (*heights, heights[-1]), strict=True)]
         path = f"M{places[0][0]:.1f} {bottom:.1f}" + "".join(f"V{here[1]:.1f}H{there[0]:.1f}" for here, there in pairwise(places))
@@ -156,6 +130,8 @@ class Panel:
     def arrow(self, x: float, y: float, ink: Ink, *, forward: bool) -> None:
         """A small arrow beside a point, to the right or to the left: the value lies there."""
         across, down = self._place(x, y)
+        if not (math.isfinite(across) and math.isfinite(down)):
+            return
         way = 1 if forward else -1
         path = f"M{across + 6 * way:.1f} {down:.1f}h{14 * way}m{-5 * way}-4l{5 * way} 4l{-5 * way} 4"
         self.parts.append(f'<path d="{path}" fill="none" stroke="{ink.colour}" stroke-width="1.6"/>')
@@ -236,31 +212,6 @@ def legend_columns(legend: Sequence[tuple[str, Ink]]) -> int:
 def legend_lines(legend: Sequence[tuple[str, Ink]]) -> int:
     """Lines that a legend takes."""
     return math.ceil(len(legend) / legend_columns(legend))
-
-
-def number(value: float, step: float) -> str:
-    """A tick's text, with the decimals that its step needs."""
-    if value and not 1e-4 <= abs(step) < 1e5:
-        return f"{value:.3g}".replace("-", MINUS)
-    places = max(0, -math.floor(math.log10(step) + 1e-9))
-    text = f"{value:,.{places + (round(step * 10**places, 6) % 1 > 0)}f}"
-    return "0" if value == 0 else text.replace("-", MINUS)
-
-
-def span(values: Sequence[float], margin: float = 0.08, around: Sequence[float] = ()) -> tuple[float, float]:
-    """From the lowest to the highest finite value (of ``around``, too), with a margin; (-1, 1) where there is none."""
-    known = [value for value in (*values, *around) if math.isfinite(value)]
-    if not known:
-        return -1.0, 1.0
-    low, high = min(known), max(known)
-    extra = margin * (high - low) or max(1e-3, 0.1 * abs(high))
-    return low - extra, high + extra
-
-
-def _step(length: float) -> float:
-    raw = length / 5
-    power = 10.0 ** math.floor(math.log10(raw))
-    return power * next(step for step in _STEPS if step * power >= raw * (1 - 1e-9))
 
 
 def _polyline(points: Sequence[tuple[float, float]]) -> str:

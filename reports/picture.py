@@ -10,6 +10,9 @@ from touchneedle.reports.material import Drawn, Material, bare
 from touchneedle.reports.panels import LEFT, Box, Ink, Panel, figure_svg, grid, legend_lines
 from touchneedle.reports.rows import Problem
 
+# Panels at most, for features and nuisances; the evaluation writes fewer.
+MAX_PANELS = 6
+
 
 @dataclass(frozen=True)
 class Picture:

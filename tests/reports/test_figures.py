@@ -18,8 +18,9 @@ from touchneedle.reports.figure_coverage import BAND_LEVEL, expected_band
 from touchneedle.reports.figures import FIGURES, draw, draw_all
 from touchneedle.reports.losses import loss_picture
 from touchneedle.reports.material import COLOURS, MAX_ROWS, gather
-from touchneedle.reports.panels import Box, Ink, Panel, Scale, number, span
+from touchneedle.reports.panels import Box, Ink, Panel
 from touchneedle.reports.rows import read_results
+from touchneedle.reports.scales import Scale, number, span
 
 SIZE = 40_000
 
@@ -129,11 +130,11 @@ def test_each_row_but_the_oracle_is_drawn_once(make: Any, tmp_path: Path) -> Non
     assert [text for text in texts(picture.svg) if text in ("oracle", "exact", "a", "b")] == ["exact", "a", "b"]
 
 
-def test_options_and_designs_that_rows_share_are_not_repeated(make: Any, tmp_path: Path) -> None:
+def test_options_that_rows_share_are_not_repeated(make: Any, tmp_path: Path) -> None:
     make.write(tmp_path, make.record("a", params={"depth": 2, "bins": 8}, run_id="1"))
     make.write(tmp_path, make.record("b", params={"depth": 2, "bins": 9}, run_id="2", design="templates"))
     names = [drawn.label for drawn in gather(read_results(tmp_path).rows, "f").rows]
-    assert sorted(names) == ["a bins=8 (prior)", "b bins=9 (templates)"]
+    assert sorted(names) == ["a bins=8", "b bins=9 (templates)"]
 
 
 def test_what_is_missing_is_said(make: Any, tmp_path: Path) -> None:
@@ -167,6 +168,21 @@ def test_any_label_can_be_drawn(make: Any, tmp_path: Path, label: str) -> None:
             root = ElementTree.fromstring(figure.picture.svg)
             assert {element.tag for element in root.iter()} <= {"svg", "path", "rect", "text"}
             assert not any(name.startswith("on") for element in root.iter() for name in element.attrib)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, 1e300, 0.0])
+def test_any_number_can_be_drawn(make: Any, tmp_path: Path, value: float) -> None:
+    numbers = [make.metric("fit/n_star", value, value, parameter="f", point=0), *make.fit_metrics(value, value)]
+    make.write(tmp_path, make.record("a", metrics=numbers, run_id="run"))
+    path = tmp_path / "run" / "curves.parquet"
+    write_all_curves(path, 0.1)
+    table = pyarrow.parquet.read_table(path)
+    for name in ("y", "low", "high"):
+        changed = [value if k % 3 else number for k, number in enumerate(table.column(name).to_pylist())]
+        table = table.set_column(table.column_names.index(name), name, pyarrow.array(changed, pyarrow.float64()))
+    pyarrow.parquet.write_table(table, path)
+    for figure in draw_all(read_results(tmp_path).rows, "signal_fraction"):
+        assert not re.search(r"[^a-z](nan|inf)[^a-z]", figure.picture.svg), figure.name
 
 
 def test_points_and_bars_stand_where_their_numbers_are() -> None:
