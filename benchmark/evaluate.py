@@ -13,7 +13,9 @@ from touchneedle.benchmark.config import EvaluationConfig
 from touchneedle.benchmark.metrics import calibration, closure, density, fit
 from touchneedle.benchmark.metrics.context import EvaluationContext
 from touchneedle.benchmark.metrics.curves import curve_rows
+from touchneedle.benchmark.metrics.responses import response_rows
 from touchneedle.benchmark.metrics.scores import MetricInfo, Scores
+from touchneedle.benchmark.metrics.slices import slice_rows
 from touchneedle.estimators.base import Estimator
 from touchneedle.estimators.trained_range import extrapolation_allowed
 from touchneedle.toys.base import Events, Toy
@@ -45,7 +47,8 @@ def evaluate(
     context = EvaluationContext(toy, estimator.double().eval(), config, seed, retrain, training)
     # The scores ask at fixed points, whatever the design: what an extrapolation is worth is what they measure.
     with extrapolation_allowed():
-        scores = Scores(curves=curve_rows(context), cost=_log_ratio_cost(context))
+        curves = [*curve_rows(context), *slice_rows(context), *response_rows(context)]
+        scores = Scores(curves=curves, cost=_log_ratio_cost(context))
         for name in config.families:
             scores.add(FAMILIES[name](context))
     scores.metrics += gates.gate_rows(scores.metrics, gates.facts_of(toy))

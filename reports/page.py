@@ -23,7 +23,7 @@ from touchneedle.conf.sources import Sources
 from touchneedle.reports.anchors import Anchors
 from touchneedle.reports.audit import ABOUT, audit_lines, audit_metrics
 from touchneedle.reports.exports import ABOUT_EXPORTS, export_formats, export_lines
-from touchneedle.reports.figures import Picture
+from touchneedle.reports.figures import Figure
 from touchneedle.reports.guide import GUIDE
 from touchneedle.reports.page_compare import comparison, script_json
 from touchneedle.reports.page_estimators import EstimatorViews, everything
@@ -42,14 +42,15 @@ MAX_BYTES = 3_000_000
 def render_page(
     sections: Sequence[Section],
     problems: Sequence[Problem],
-    pictures: Sequence[Sequence[Picture]],
+    figures: Sequence[Sequence[Sequence[Figure]]],
     verdicts: Sequence[Verdict] = (),
     exports: Sequence[Export] = (),
+    overview: dict[str, Any] | None = None,
 ) -> str:
-    """The page; details are thinned out, and the page says so, until it is below `MAX_BYTES`."""
+    """The page (``figures`` by section and table); details are thinned out, and the page says so, until it is below `MAX_BYTES`."""
     page = ""
     for step in steps(sections, MAX_BYTES):
-        page = _render(sections, problems, pictures, verdicts, exports, step)
+        page = _render(sections, problems, figures, verdicts, exports, overview, step)
         if len(page.encode()) < MAX_BYTES:
             break
     return page
@@ -58,9 +59,10 @@ def render_page(
 def _render(
     sections: Sequence[Section],
     problems: Sequence[Problem],
-    pictures: Sequence[Sequence[Picture]],
+    figures: Sequence[Sequence[Sequence[Figure]]],
     verdicts: Sequence[Verdict],
     exports: Sequence[Export],
+    overview: dict[str, Any] | None,
     step: Thinning,
 ) -> str:
     anchors = Anchors()
@@ -75,7 +77,7 @@ def _render(
         _templates()
         .get_template("leaderboard.html")
         .render(
-            sections=[toys.section(section, pictures[index]) for index, section in enumerate(sections)],
+            sections=[toys.section(section, figures[index]) for index, section in enumerate(sections)],
             estimators=[estimators.estimator(found) for found in everything(sections)],
             formats=export_formats(exports),
             questions=questions(compared, exports),
@@ -85,6 +87,7 @@ def _render(
             definitions=_definitions(sections),
             audit=_audit(verdicts),
             exports=_exports(exports),
+            overview=overview,
             note=step.note,
             environments=runs.environments.texts,
             configurations=runs.configurations.texts,

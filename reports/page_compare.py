@@ -35,8 +35,9 @@ _DIGITS = 6
 def comparison(sections: Sequence[Section], anchors: Anchors, sources: Sources, *, seeds: bool = True) -> dict[str, Any]:
     """Columns, entries, tables, rows, and what paired differences need to count (`needed_errors`).
 
-    A column is (key, title), an entry (label, role, anchor), a table (toy, anchor, budget, n_train, primary, traits). A row is (table, entry, design, numbers by column); a number is (text, badness, its error or None), then its limit and
-    {seed: badness} where it has them. Without ``seeds`` nothing is paired.
+    A column is (key, title), an entry (label, role, anchor), a table (toy, anchor, budget, n_train, primary, traits). A row
+    is (table, entry, design, numbers by column); a number is (text, badness, its error or None), then its limit and {seed: badness}
+    where it has them. Without ``seeds`` nothing is paired.
     """
     columns: dict[str, str] = {}
     entries: dict[tuple[str, ...], int] = {}

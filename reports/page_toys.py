@@ -11,7 +11,7 @@ from markupsafe import Markup
 from touchneedle.conf.sources import Source, Sources
 from touchneedle.reports.aggregate import Cell
 from touchneedle.reports.anchors import Anchors
-from touchneedle.reports.figures import Picture, shorten
+from touchneedle.reports.figures import Figure, shorten
 from touchneedle.reports.numbers import PLUS_MINUS, format_cell, format_count, format_number
 from touchneedle.reports.page_runs import RunViews
 from touchneedle.reports.ranking import Standing
@@ -29,10 +29,10 @@ class ToyViews:
     def __init__(self, anchors: Anchors, runs: RunViews, sources: Sources, thinning: Thinning) -> None:
         self._anchors, self._runs, self._sources, self._thinning = anchors, runs, sources, thinning
 
-    def section(self, section: Section, pictures: Sequence[Picture]) -> dict[str, Any]:
+    def section(self, section: Section, figures: Sequence[Sequence[Figure]]) -> dict[str, Any]:
         """One toy in one version as plain texts."""
         source = self._sources.toy(section.toy[0])
-        tables = zip(section.tables, pictures, strict=True)
+        tables = zip(section.tables, figures, strict=True)
         return {
             "id": toy_anchor(self._anchors, section),
             "title": shorten(toy_title(section), LONGEST_OPTIONS),
@@ -44,7 +44,7 @@ class ToyViews:
             "traits": traits(section, source),
             "parameter": section.parameter,
             "other_versions": section.other_versions,
-            "tables": [self._table(section, table, number, picture) for number, (table, picture) in enumerate(tables, start=1)],
+            "tables": [self._table(section, table, number, drawn) for number, (table, drawn) in enumerate(tables, start=1)],
             "outcomes": [
                 {"title": title, "lines": [self._outcome(group) for group in outcome_groups(runs)]}
                 for title, runs in (("Failed", section.failed), ("Skipped", section.skipped))
@@ -52,9 +52,11 @@ class ToyViews:
             ],
         }
 
-    def _table(self, section: Section, table: Table, number: int, picture: Picture) -> dict[str, Any]:
+    def _table(self, section: Section, table: Table, number: int, figures: Sequence[Figure]) -> dict[str, Any]:
+        place = table_anchor(self._anchors, section, number)
+        drawn = [figure for figure in figures if figure.picture.svg][: self._thinning.figures]
         return {
-            "id": table_anchor(self._anchors, section, number),
+            "id": place,
             "title": table_title(table),
             "evaluation": table.evaluation,
             "n_train": table.n_train,
@@ -64,16 +66,15 @@ class ToyViews:
             "best": [self._name(standing) for standing in table.standings if standing.group == "a"],
             "ranked": sum(standing.rank is not None for standing in table.standings),
             "withheld": list(table.withheld.values()),
-            "figures": [{"svg": Markup(picture.svg), "caption": _caption(section.parameter)}]
-            if picture.svg and self._thinning.figures
-            else [],
-            "notes": picture.notes,
+            "figures": [self._figure(place, figure) for figure in drawn],
+            "missing": [_missing(figure) for figure in figures if not figure.picture.svg],
             "rows": [self._row(table, row) for row in table.rows] if self._thinning.numbers != "none" else [],
         }
 
-    def _figures(self, picture: Picture, parameter: str) -> list[dict[str, str]]:
-        drawn = picture.svg and self._thinning.figures
-        return [{"svg": Markup(picture.svg), "caption": _caption(parameter)}] if drawn else []
+    def _figure(self, place: str, figure: Figure) -> dict[str, Any]:
+        picture = figure.picture
+        anchor = self._anchors.of("figure", f"{place.removeprefix('ranking-')}-{figure.name}", place)
+        return {"id": anchor, "title": figure.title, "svg": Markup(picture.svg), "caption": picture.caption, "notes": picture.notes}
 
     def _name(self, standing: Standing) -> dict[str, str]:
         row = standing.row
@@ -137,6 +138,12 @@ def toy_anchor(anchors: Anchors, section: Section) -> str:
     return anchors.of("toy", *section.toy)
 
 
+def toy_anchors(sections: Sequence[Section]) -> list[str]:
+    """Where the toys stand on a page of these sections."""
+    anchors = Anchors()
+    return [toy_anchor(anchors, section) for section in sections]
+
+
 def table_anchor(anchors: Anchors, section: Section, number: int) -> str:
     """Where a ranking of a toy stands."""
     return anchors.of("ranking", f"{section.toy[0]}-{number}", *section.toy, str(number))
@@ -180,6 +187,10 @@ def sort_key(cell: Cell) -> str:
     return "" if cell.value is None or math.isnan(cell.value) else f"{cell.value:.9g}"
 
 
+def _missing(figure: Figure) -> str:
+    return "; ".join(figure.picture.notes) or f"nothing to draw for {figure.title.lower()}"
+
+
 def _plural(count: int, noun: str) -> str:
     return f"{count or 'no'} {noun}{'' if count == 1 else 's'}"
 
@@ -187,14 +198,6 @@ def _plural(count: int, noun: str) -> str:
 def _fitted(section: Section) -> set[tuple[str, str]]:
     cells = (cell.at for table in section.tables for row in table.rows for cell in row.cells if cell.family == "fit")
     return {(str(at["parameter"]), str(at.get("kind", ""))) for at in cells if at.get("parameter")}
-
-
-def _caption(parameter: str) -> str:
-    return (
-        f"Exact (black) against learned. Left: likelihood scan of {parameter or 'the parameter of interest'} for one frozen data set, "
-        "nuisances at nominal. Right: median of learned minus exact log-ratio per bin, band from the 16 % to the 84 % quantile. "
-        "First seed of each row; controls grey, baselines dotted."
-    )
 
 
 def _size(cell: Cell) -> str:

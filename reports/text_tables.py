@@ -46,9 +46,10 @@ def to_markdown(
     guide: Sequence[tuple[str, str]],
     verdicts: Sequence[Verdict] = (),
     exports: Sequence[Export] = (),
+    overview: Sequence[str] = (),
 ) -> str:
-    """Headline tables per toy, failures and skips, the audit, the exports, and how to read them."""
-    lines = ["# Touchneedle leaderboard", ""]
+    """The overview, headline tables per toy, failures and skips, the audit, the exports, and how to read them."""
+    lines = ["# Touchneedle leaderboard", "", *overview]
     for section in sections:
         lines += _section_lines(section)
     if problems:

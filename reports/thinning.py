@@ -20,7 +20,7 @@ class Thinning:
     Attributes:
         numbers: which numbers stand in the details: all, those at the nominal point, or none.
         runs: every run has a block of its own, not only failed ones.
-        figures: rankings have figures.
+        figures: how many figures a ranking has at most.
         hints: numbers of rankings show their seeds and reasons to a pointer; the comparison pairs seeds.
         traceback: characters of a traceback that are kept.
         note: what the page says of it.
@@ -28,7 +28,7 @@ class Thinning:
 
     numbers: Literal["all", "nominal", "none"] = "all"
     runs: bool = True
-    figures: bool = True
+    figures: int = 100
     hints: bool = True
     traceback: int = 20_000
     note: str = ""
@@ -39,14 +39,8 @@ STEPS = (
     Thinning("nominal", note=f"Details beyond the nominal point are {_ELSEWHERE}"),
     Thinning("none", note=f"Details are {_ELSEWHERE}"),
     Thinning("none", runs=False, hints=False, traceback=2_000, note=f"Details, seeds and good runs are {_ELSEWHERE}"),
-    Thinning(
-        "none",
-        runs=False,
-        figures=False,
-        hints=False,
-        traceback=300,
-        note=f"Details, seeds, good runs and figures are {_ELSEWHERE}",
-    ),
+    Thinning("none", runs=False, figures=1, hints=False, traceback=300, note=f"Details, seeds, good runs, most figures are {_ELSEWHERE}"),
+    Thinning("none", runs=False, figures=0, hints=False, traceback=300, note=f"Details, seeds, good runs and figures are {_ELSEWHERE}"),
 )
 
 

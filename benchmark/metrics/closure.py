@@ -17,6 +17,7 @@ from __future__ import annotations
 import torch
 
 from touchneedle.benchmark.metrics import circulation, interaction, normalisation_rows, nuisance_response, separation
+from touchneedle.benchmark.metrics.closure_curves import closure_curves
 from touchneedle.benchmark.metrics.closure_points import ClosurePoint, closure_points, no_closure
 from touchneedle.benchmark.metrics.context import EvaluationContext
 from touchneedle.benchmark.metrics.learned_ratio import LearnedRatio
@@ -24,7 +25,6 @@ from touchneedle.benchmark.metrics.reweighting import reweighting_rows
 from touchneedle.benchmark.metrics.scores import SHARED_SUPPORT, MetricInfo, Scores
 from touchneedle.benchmark.metrics.statistics import missing_row
 from touchneedle.benchmark.metrics.transport import Transport
-from touchneedle.benchmark.records import Metric
 from touchneedle.toys.base import Events, FiniteToy
 
 METRICS = (
@@ -51,13 +51,15 @@ def closure_scores(context: EvaluationContext) -> Scores:
         others = [info for info in METRICS if info not in separation.METRICS]
         return Scores([*(missing_row("closure", info.name, reason) for info in others), *separation.rows(context)])
     learned = LearnedRatio(context.estimator)
-    rows = [row for a in points for row in _rows_from(context, learned, points, a)]
-    rows += normalisation_rows.rows(context, learned)
-    rows += nuisance_response.rows(context, learned)
-    rows += interaction.rows(context, learned, points)
-    rows += circulation.rows(context)
-    rows += separation.rows(context)
-    return Scores(rows)
+    scores = Scores()
+    for a in points:
+        scores.add(_scores_from(context, learned, points, a))
+    scores.metrics += normalisation_rows.rows(context, learned)
+    scores.metrics += nuisance_response.rows(context, learned)
+    scores.metrics += interaction.rows(context, learned, points)
+    scores.metrics += circulation.rows(context)
+    scores.metrics += separation.rows(context)
+    return scores
 
 
 def _targets(points: list[ClosurePoint], a: int) -> list[ClosurePoint]:
@@ -67,25 +69,27 @@ def _targets(points: list[ClosurePoint], a: int) -> list[ClosurePoint]:
     return [points[0], *(points[3 - a : 4 - a] if a in (1, 2) else [])]
 
 
-def _rows_from(context: EvaluationContext, learned: LearnedRatio, points: list[ClosurePoint], a: ClosurePoint) -> list[Metric]:
+def _scores_from(context: EvaluationContext, learned: LearnedRatio, points: list[ClosurePoint], a: ClosurePoint) -> Scores:
     events = context.events_at(a.theta, max(2, context.config.n_test // 2), "closure", a.index)
     targets = _targets(points, a.index)
     ratios = learned.between(events.x, a.theta, torch.stack([b.theta for b in targets]))
-    rows = []
+    scores = Scores()
     for b, ratio in zip(targets, ratios.unbind(-1), strict=True):
         carried = Transport(events.x, events.weight.double(), ratio)
         at = {"point": a.index, "to_point": b.index, "pulled": min(a.share, b.share)}
-        rows += [carried.mean_row("mean_ratio", at), carried.size_row("effective_share", at)]
+        scores.metrics += [carried.mean_row("mean_ratio", at), carried.size_row("effective_share", at)]
         if (a.index, b.index) in REWEIGHTED:
-            rows += _reweighting(context, carried, b, at)
-    return rows
+            scores.add(_reweighting(context, carried, b, at))
+    return scores
 
 
-def _reweighting(context: EvaluationContext, carried: Transport, b: ClosurePoint, at: dict[str, int | float]) -> list[Metric]:
+def _reweighting(context: EvaluationContext, carried: Transport, b: ClosurePoint, at: dict[str, int | float]) -> Scores:
     target = context.events_at(b.theta, min(REWEIGHTING_EVENTS, max(2, context.config.n_test // 2)), "closure", "target", b.index)
     carried, target = _apart(context, carried, target)
     generator = context.generator("closure", "bootstrap", at["point"], b.index)
-    return reweighting_rows(context.toy.spec.features, carried, target, at, generator)
+    features = context.toy.spec.features
+    curves = closure_curves(features, carried, target) if (at["point"], b.index) == REWEIGHTED[0] else []
+    return Scores(reweighting_rows(features, carried, target, at, generator), curves)
 
 
 def _apart(context: EvaluationContext, carried: Transport, target: Events) -> tuple[Transport, Events]:

@@ -17,6 +17,8 @@ from touchneedle.toys.base import Events, ExactToy, FiniteToy
 
 SCAN_POINTS = 41
 SCAN_CEILING = 12.0
+# A likelihood far narrower than the prior is looked for in steps.
+ZOOMS = 3
 RATIO_BINS = 20
 RATIO_EVENTS = 20_000
 
@@ -44,11 +46,17 @@ def _scan_rows(context: EvaluationContext) -> list[Row]:
     column = space.interest[0]
     reference = context.oracle or context.estimator
     low, high = space.parameters[column].prior.from_normal(torch.tensor([-2.5, 2.5], dtype=torch.float64)).tolist()
-    wide = torch.linspace(low, high, 4 * SCAN_POINTS, dtype=torch.float64)
-    near = wide[_deviance(context, reference, events, column, wide) < SCAN_CEILING]
-    if not len(near):
-        return []
-    grid = torch.linspace(float(near.min()), float(near.max()), SCAN_POINTS, dtype=torch.float64)
+    for _ in range(ZOOMS):
+        wide = torch.linspace(low, high, 4 * SCAN_POINTS, dtype=torch.float64)
+        near = wide[_deviance(context, reference, events, column, wide) < SCAN_CEILING]
+        if not len(near):
+            return []
+        if len(near) >= SCAN_POINTS / 4:
+            low, high = float(near.min()), float(near.max())
+            break
+        step = float(wide[1] - wide[0])
+        low, high = max(low, float(near.min()) - step), min(high, float(near.max()) + step)
+    grid = torch.linspace(low, high, SCAN_POINTS, dtype=torch.float64)
     series = {"estimator": context.estimator} | ({"exact": context.oracle} if context.oracle is not None else {})
     return [
         curve_row("scan", name, x, y)

@@ -35,6 +35,7 @@ from touchneedle.benchmark.metrics.context import EvaluationContext
 from touchneedle.benchmark.metrics.fit_cells import Cell, Outcome, fit_point
 from touchneedle.benchmark.metrics.interval_score import interval_score_row
 from touchneedle.benchmark.metrics.minima import minima_rows
+from touchneedle.benchmark.metrics.pulls import pull_rows
 from touchneedle.benchmark.metrics.retrained import retrained_scores
 from touchneedle.benchmark.metrics.scores import BOTH, REGULAR, MetricInfo, Row, Scores
 from touchneedle.benchmark.metrics.solutions import solution_rows
@@ -100,6 +101,7 @@ def _frozen_scores(context: EvaluationContext) -> Scores:
             scores.metrics += [missing_fit(name, reason, point=index) for name in PER_POINT]
             continue
         fitted.append([cell.outcome() for cell in cells])
+        scores.curves += [row for cell in cells if index == 0 for row in pull_rows(cell)]
         for cell in cells:
             scores.metrics += cell.rows()
             table += cell.table()

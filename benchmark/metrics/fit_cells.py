@@ -144,6 +144,11 @@ class Cell:
         difference = self.fits.theta[: self.count, column] - self.oracle.theta[: self.count, column]
         return mean_and_error(difference[self.paired] / self.reference_sigma[column])
 
+    def pull(self, column: int) -> Tensor:
+        """(theta - theta_true) / sigma of one parameter, one entry per valid fit."""
+        difference = self.fits.theta[: self.count, column] - self.experiments.theta_true[column]
+        return (difference / self.fits.sigma[: self.count, column])[self.valid]
+
     def covered(self, name: str, order: int) -> Tensor:
         """Whether the interval of a coverage metric holds the truth of a parameter of interest, one entry per valid fit."""
         return (self.fits.t_true[: self.count, order] <= LEVELS[name][1])[self.valid]
@@ -154,9 +159,8 @@ class Cell:
 
     def _parameter_rows(self, column: int, name: str) -> list[Metric]:
         at = self.at(parameter=name)
-        valid, sigma = self.valid, self.fits.sigma[: self.count, column]
-        pull = ((self.fits.theta[: self.count, column] - self.experiments.theta_true[column]) / sigma)[valid]
-        n = int(valid.sum())
+        pull = self.pull(column)
+        n = len(pull)
         return [
             self._against_oracle("bias_vs_oracle", column, at),
             target_row("bias", self._bias(column), n, 0.0, {**at, "unit": self.unit}),

@@ -31,6 +31,7 @@ from touchneedle.conf.errors import InputError
 
 NAMES = ("pit",)
 DENSITY = "log_density"
+MAX_CURVES = 4
 
 
 def pit_scores(context: EvaluationContext) -> Scores:
@@ -50,7 +51,8 @@ def pit_scores(context: EvaluationContext) -> Scores:
     for name, values in ranks.items():
         where = {"function": DENSITY} if name == DENSITY else {"feature": name}
         scores.metrics.append(deviation_row("pit", values, {**where, **at}))
-        scores.curves += ecdf_rows("pit", name, values)
+    for name in [*list(ranks)[: min(MAX_CURVES, len(ranks) - 1)], DENSITY]:
+        scores.curves += ecdf_rows("pit", name, ranks[name])
     return scores
 
 

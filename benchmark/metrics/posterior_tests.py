@@ -42,6 +42,7 @@ from touchneedle.toys.base import ExactToy
 NAMES = ("sbc", "expected_coverage", "tarp", "information_gain", "information_loss")
 LEVELS = (math.erf(1 / math.sqrt(2)), math.erf(2 / math.sqrt(2)))
 MIN_EFFECTIVE = 5.0
+MAX_CURVES = 4
 LIKELIHOOD, DENSITY, DISTANCE = "log_likelihood", "density", "distance"
 
 
@@ -80,8 +81,8 @@ def posterior_scores(context: EvaluationContext, n_set: int) -> Scores:
         reason = f"the posterior is too narrow to be drawn from: {effective:.1f} effective draws in the median, {MIN_EFFECTIVE:g} needed"
         return Scores([missing_row("calibration", name, reason, at) for name in NAMES])
     scores = Scores(_deviations(context, found, at) + _coverage(found, at) + _information(found, at))
-    for name, ranks in found.ranks.items():
-        scores.curves += ecdf_rows(_curve_of(name), f"{name}, n_set={n_set}", ranks)
+    for name in _drawn(context):
+        scores.curves += ecdf_rows(_curve_of(name), f"{name}, n_set={n_set}", found.ranks[name])
     return scores
 
 
@@ -120,6 +121,13 @@ def _distance(u: Tensor, x: Tensor, proposal: Proposal, generator: torch.Generat
     whitened = proposal.whiten(u, x)
     reference = torch.randn(len(u), 1, u.shape[-1], generator=generator, dtype=torch.float64)
     return (whitened - reference).norm(dim=-1)
+
+
+def _drawn(context: EvaluationContext) -> list[str]:
+    """Every function has a row; a curve have the parameters of interest, then nuisances, up to a number, and the other three."""
+    space = context.toy.spec.parameters
+    coordinates = [space.names[column] for column in (*space.interest, *space.nuisance)]
+    return [*coordinates[:MAX_CURVES], LIKELIHOOD, DENSITY, DISTANCE]
 
 
 def _curve_of(name: str) -> str:
