@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from touchneedle.reports.aggregate import Cell
 from touchneedle.reports.boards import Board, Contestant, ToyKey
-from touchneedle.reports.ranking import badness
+from touchneedle.reports.ranking import HUGE, badness
 from touchneedle.reports.rows import Row
 
 
@@ -55,7 +55,7 @@ def _row(board: Board, one: Contestant, toy: ToyKey) -> Row | None:
 
 def _cell(row: Row, metric: str, size: int | None, parameter: str) -> Cell | None:
     for cell in row.cells:
-        if cell.metric != metric or cell.value is None or not math.isfinite(cell.value) or cell.at.get("network") == "retrained":
+        if cell.metric != metric or cell.value is None or not abs(cell.value) < HUGE or cell.at.get("network") == "retrained":
             continue
         nominal = cell.at.get("point") in (None, 0) and cell.at.get("parameter") in (None, parameter)
         if nominal and (size is None or cell.at.get("n_events") in (None, size)):

@@ -21,7 +21,7 @@ from touchneedle.reports.aggregate import Cell
 from touchneedle.reports.differences import SIGMAS, difference, worsening
 from touchneedle.reports.numbers import format_cell
 from touchneedle.reports.pairwise import LEVEL, holm
-from touchneedle.reports.ranking import place
+from touchneedle.reports.ranking import HUGE, place
 from touchneedle.reports.rows import Row, canonical, read_results
 from touchneedle.reports.sections import Section, build_sections
 
@@ -158,7 +158,7 @@ def _kind(cell: Cell) -> str:
     """What must not change silently where there is no difference to take: a gate's state; a number, a limit, infinity or none."""
     if cell.family == "gates":
         return cell.state
-    if cell.value is None or not math.isfinite(cell.value):
+    if cell.value is None or not abs(cell.value) < HUGE:
         return format_cell(cell)
     return "limit" if cell.all_censored else "number"
 

@@ -16,7 +16,7 @@ from scipy.stats import t as student
 
 from touchneedle.reports.aggregate import LOG_AVERAGED, Cell, SeedValue
 from touchneedle.reports.numbers import PLUS_MINUS, format_number
-from touchneedle.reports.ranking import badness_of
+from touchneedle.reports.ranking import HUGE, badness_of
 
 MIN_PAIRS = 3
 SIGMAS = 2.0
@@ -106,7 +106,7 @@ def _mean(pairs: list[tuple[float, float]]) -> tuple[float, float]:
 
 def _numbers(cell: Cell, change: Callable[[float, float], tuple[float, float]]) -> _Numbers:
     found = {seed.seed: change(*pair) for seed in cell.seeds if (pair := _usable(seed)) is not None}
-    return {seed: pair for seed, pair in found.items() if all(map(math.isfinite, pair))}
+    return {seed: pair for seed, pair in found.items() if all(abs(part) < HUGE for part in pair)}
 
 
 def _usable(seed: SeedValue) -> tuple[float, float] | None:

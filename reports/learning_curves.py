@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from touchneedle.reports.aggregate import Cell
-from touchneedle.reports.ranking import PRIMARY, badness
+from touchneedle.reports.ranking import HUGE, PRIMARY, size_of
 from touchneedle.reports.rows import Row, canonical
 from touchneedle.reports.sections import Column, Section, Table
 
@@ -58,7 +58,7 @@ def learning_curves(sections: Sequence[Section]) -> list[LearningCurve]:
 
 def slope_of(points: Sequence[tuple[float, float, float]]) -> tuple[float, float] | None:
     """Slope and error of (n_train, badness, its error) in logarithms; None for less than two usable points."""
-    usable = [(math.log(n), math.log(bad), error / bad) for n, bad, error in points if 0 < bad < math.inf and 0 < error < math.inf]
+    usable = [(math.log(n), math.log(bad), error / bad) for n, bad, error in points if 1 / HUGE < bad < HUGE and 1 / HUGE < error < HUGE]
     if len({x for x, _, _ in usable}) < 2:
         return None
     weights = [1 / error**2 for _, _, error in usable]
@@ -70,12 +70,6 @@ def slope_of(points: Sequence[tuple[float, float, float]]) -> tuple[float, float
     chi2 = math.fsum(w * (y - level - slope * (x - middle)) ** 2 for w, (x, y, _) in zip(weights, usable, strict=True))
     dof = len(usable) - 2
     return slope, math.sqrt(max(1.0, chi2 / dof) / spread) if dof else math.sqrt(1 / spread)
-
-
-def size_of(cell: Cell) -> tuple[float, float]:
-    """Badness on a scale with a zero, and its error: 1 / n* for n*."""
-    bad, error = badness(cell)
-    return (math.exp(bad), math.exp(bad) * error) if cell.name == "n_star" else (bad, error)
 
 
 def _curves(index: int, section: Section) -> Iterator[LearningCurve]:

@@ -6,11 +6,13 @@ import itertools
 import math
 from collections.abc import Sequence
 
-from touchneedle.reports.learning_curves import LearningCurve, size_of
+from touchneedle.reports.learning_curves import LearningCurve
 from touchneedle.reports.material import COLOURS, MARKERS, shorten
 from touchneedle.reports.overview_figures import log_ticks
-from touchneedle.reports.panels import Box, Ink, Panel, Scale, figure_svg, grid, legend_lines
+from touchneedle.reports.panels import Box, Ink, Panel, figure_svg, grid, legend_lines
 from touchneedle.reports.picture import Picture
+from touchneedle.reports.ranking import size_of
+from touchneedle.reports.scales import Scale
 
 MAX_LINES = 10
 _COLUMNS = 3
@@ -39,7 +41,7 @@ def draw_curves(curves: Sequence[LearningCurve]) -> Picture:
 def _panel(box: Box, curves: Sequence[LearningCurve], inks: dict[str, Ink]) -> Panel:
     first = curves[0]
     numbers = [(point.n_train, *size_of(point.cell)) for curve in curves for point in curve.points]
-    known = [bad for _, bad, _ in numbers if 0 < bad < math.inf]
+    known = [bad for _, bad, _ in numbers if 1e-300 < bad < 1e300]
     budgets = [n for n, _, _ in numbers]
     low, high = (min(known) / 2, max(known) * 2) if known else (0.1, 1.0)
     y = Scale(10.0 ** math.floor(math.log10(low)), 10.0 ** math.ceil(math.log10(high)), log=True)

@@ -11,10 +11,11 @@ import numpy as np
 from touchneedle.reports.board_overview import BoardOverview
 from touchneedle.reports.family_ranks import FamilyRanking
 from touchneedle.reports.material import COLOURS, MARKERS, bare, shorten
-from touchneedle.reports.panels import NAME, NAMES_LEFT, Box, Ink, Panel, Scale, figure_svg, grid, legend_lines
+from touchneedle.reports.panels import NAME, NAMES_LEFT, Box, Ink, Panel, figure_svg, grid, legend_lines
 from touchneedle.reports.pareto import COSTS, Trade, trades
 from touchneedle.reports.performance_profiles import FACTORS
 from touchneedle.reports.picture import Picture
+from touchneedle.reports.scales import Scale
 
 MAX_LINES = 10
 _BANDS = 4

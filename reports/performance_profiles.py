@@ -21,7 +21,7 @@ from touchneedle.reports.aggregate import Cell
 from touchneedle.reports.boards import Board, Contestant, Entry, ToyKey
 from touchneedle.reports.family_ranks import FamilyRanking
 from touchneedle.reports.judged import Where, shared
-from touchneedle.reports.ranking import badness, place, target_of
+from touchneedle.reports.ranking import place, size_of, target_of
 
 FACTORS = (1.0, 1.5, 2.0, 3.0, 5.0, 10.0)
 
@@ -84,7 +84,7 @@ def _problems(board: Board, ranking: FamilyRanking, toy: ToyKey) -> tuple[NDArra
 def ratios(sizes: NDArray[np.float64]) -> NDArray[np.float64]:
     """(K, q) sizes of badness over the smallest of each column; where that is zero, 1 for those that share it, else infinite."""
     best = sizes.min(axis=0) if len(sizes) else sizes
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         found = sizes / best
     return np.where(sizes == best, 1.0, found)
 
@@ -96,8 +96,8 @@ def _cells(entry: Entry, family: str) -> dict[Where, Cell]:
 def _size(cell: Cell | None) -> float:
     if cell is None:
         return math.inf
-    bad, error = badness(cell)
-    return math.exp(bad) if cell.name == "n_star" else max(bad, error)
+    bad, error = size_of(cell)
+    return bad if cell.name == "n_star" else max(bad, error)
 
 
 def _has_zero(cell: Cell) -> bool:

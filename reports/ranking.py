@@ -18,6 +18,8 @@ from touchneedle.reports.pairwise import letter
 from touchneedle.reports.rows import Row
 
 SIGMAS = 2.0
+# Beyond this, squares are not finite; a larger number counts as infinite wherever errors are combined.
+HUGE = 1e150
 PRIMARY = ("fit/n_star", "density/kl", "density/log_ratio_rmse")
 WORSE_CONTROLS = ("oracle_shifted", "oracle_narrow", "best_gaussian")
 _TARGETS = {
@@ -80,6 +82,15 @@ def badness_of(cell: Cell, value: float) -> float:
     if target is not None:
         return abs(value - target)
     return -value if cell.direction == "higher" else value
+
+
+def size_of(cell: Cell) -> tuple[float, float]:
+    """(badness, its standard error) on a scale with a natural zero: 1 / n* for n*."""
+    if cell.name != "n_star" or cell.value is None:
+        return badness(cell)
+    if cell.value <= 0:
+        return math.inf, 0.0
+    return 1 / cell.value, (cell.stderr or 0.0) / cell.value / cell.value
 
 
 def target_of(cell: Cell) -> float | None:
