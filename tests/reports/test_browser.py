@@ -282,12 +282,14 @@ FAINT = """(() => {
     const colour = parts(getComputedStyle(element).backgroundColor);
     return colour.length === 3 || colour[3] > 0 ? colour : element.parentElement ? ground(element.parentElement) : [255, 255, 255];
   };
-  const texts = Array.from(document.querySelectorAll("body *")).filter((element) => !element.closest("script, noscript, svg")
+  const texts = Array.from(document.querySelectorAll("body *")).filter((element) => !element.closest("script, noscript")
     && element.checkVisibility() && Array.from(element.childNodes).some((node) => node.nodeType === 3 && node.textContent.trim()));
   return texts.map((element) => {
-    const [low, high] = [light(parts(getComputedStyle(element).color)), light(ground(element))].sort((a, b) => a - b);
-    return [element.tagName, element.className, element.textContent.slice(0, 30), (high + .05) / (low + .05)];
-  }).filter(([, , , ratio]) => ratio < 4.5);
+    const style = getComputedStyle(element);
+    const ink = element instanceof SVGElement ? style.fill : style.color;
+    const [low, high] = [light(parts(ink)), light(ground(element))].sort((a, b) => a - b);
+    return [element.tagName, element.textContent.slice(0, 30), (high + .05) / (low + .05)];
+  }).filter(([, , ratio]) => ratio < 4.5);
 })()"""
 
 
