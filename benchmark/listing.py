@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import ast
-import importlib.util
 import re
 import sys
 from collections.abc import Sequence
@@ -18,6 +17,7 @@ from touchneedle.benchmark.overrides import describe_preset, members
 from touchneedle.conf import registry
 from touchneedle.conf.errors import InputError
 from touchneedle.conf.registry import BUILT_IN, Entry, Registry
+from touchneedle.conf.sources import class_node
 
 KINDS = ("toys", "estimators", "metrics", "sweeps")
 _MARKED = re.compile(r"(<!-- components.*?-->\n).*?(<!-- /components -->)", re.DOTALL)
@@ -54,16 +54,8 @@ def list_rows(kind: str) -> list[Row]:
 
 def describe(entry: Entry) -> str:
     """First docstring line of a component's class, read from its source file; empty if that is not to be had."""
-    module, _, class_name = entry.target.partition(":")
-    try:
-        file = _source_file(module)
-        tree = ast.parse(file.read_text(encoding="utf-8")) if file else None
-    except (ImportError, OSError, SyntaxError, ValueError):
-        return ""
-    for node in tree.body if tree else []:
-        if isinstance(node, ast.ClassDef) and node.name == class_name:
-            return (ast.get_docstring(node) or "").partition("\n")[0]
-    return ""
+    node = class_node(entry)
+    return (ast.get_docstring(node) or "").partition("\n")[0] if node else ""
 
 
 def components_markdown() -> str:
@@ -131,26 +123,6 @@ def _metric_rows() -> list[Row]:
     from touchneedle.benchmark.evaluate import METRICS
 
     return [Row("metric", f"{metric.family}/{metric.name}", BUILT_IN, metric.description) for metric in METRICS]
-
-
-def _source_file(module: str) -> Path | None:
-    """The file of a module, found without importing it: only namespace packages are imported on the way."""
-    parts = module.split(".")
-    for depth in range(1, len(parts) + 1):
-        spec = importlib.util.find_spec(".".join(parts[:depth]))
-        if spec is None:
-            return None
-        if depth == len(parts):
-            return Path(spec.origin) if spec.origin else None
-        if spec.origin is not None:
-            return _inside(Path(spec.origin).parent, parts[depth:])
-    return None
-
-
-def _inside(folder: Path, parts: list[str]) -> Path | None:
-    stem = folder.joinpath(*parts)
-    candidates = (stem.with_suffix(".py"), stem / "__init__.py")
-    return next((file for file in candidates if file.is_file()), None)
 
 
 def rewrite(readme: Path) -> None:

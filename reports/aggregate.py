@@ -29,12 +29,13 @@ LOG_AVERAGED = frozenset({"n_star"})
 
 @dataclass(frozen=True)
 class SeedValue:
-    """The number of one run."""
+    """The number of one run; ``undefined`` says that the record holds NaN, where a number was expected."""
 
     seed: int
     value: float | None
     stderr: float | None
     censored: Censored = ""
+    undefined: bool = False
 
 
 @dataclass(frozen=True)
@@ -138,7 +139,7 @@ def _combine(pairs: Sequence[tuple[float, float | None]]) -> tuple[float, float 
 def _seed_value(seed: int, metric: Metric) -> SeedValue:
     value = None if metric.value is None or math.isnan(metric.value) else metric.value
     stderr = None if metric.stderr is None or math.isnan(metric.stderr) else metric.stderr
-    return SeedValue(seed, value, stderr, _censored(metric.at.get("censored")))
+    return SeedValue(seed, value, stderr, _censored(metric.at.get("censored")), metric.value is not None and value is None)
 
 
 def _censored(mark: AtValue) -> Censored:

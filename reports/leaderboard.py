@@ -1,4 +1,4 @@
-"""The leaderboard: records in, one HTML page, one Markdown file and one CSV file of the same rows out.
+"""The leaderboard: records in; one HTML page, the same as Markdown, CSV and parquet, and a summary for programs out.
 
 A pure function of the results folder: equal folders give equal bytes. An audit and a survey of exports beside the records have
 their own tables.
@@ -13,11 +13,16 @@ from touchneedle.benchmark.export_rows import EXPORTS, Export, read_exports
 from touchneedle.benchmark.records import write_atomically
 from touchneedle.benchmark.verdicts import AUDIT, Verdict, read_verdicts
 from touchneedle.conf.errors import InputError
-from touchneedle.reports.figures import Picture, draw
+from touchneedle.reports.figures import draw_all
 from touchneedle.reports.guide import GUIDE
+from touchneedle.reports.overview import build_overview
+from touchneedle.reports.overview_text import overview_markdown, overview_view
 from touchneedle.reports.page import render_page
+from touchneedle.reports.page_toys import toy_anchors
+from touchneedle.reports.parquet_table import to_parquet
 from touchneedle.reports.rows import Problem, Results, read_results
-from touchneedle.reports.sections import Section, build_sections
+from touchneedle.reports.sections import build_sections
+from touchneedle.reports.summary import to_summary
 from touchneedle.reports.text_tables import to_csv, to_markdown
 
 
@@ -29,21 +34,28 @@ class Report:
     problems: list[str] = field(default_factory=list)
 
 
-def write_report(results: Path, out: Path) -> Report:
-    """Write ``leaderboard.html``, ``.md`` and ``.csv`` into ``out``.
+def write_report(results: Path, out: Path, against: Path | None = None) -> Report:
+    """Write ``leaderboard.html``, ``.md``, ``.csv``, ``.parquet`` and ``summary.json`` into ``out``.
+
+    ``against`` is another results folder: what changed since then beyond its errors is told in the overview.
 
     Raises:
-        InputError: if ``results`` is no folder or holds no record, or ``out`` cannot be written.
+        InputError: if ``results`` or ``against`` is no folder or holds no record, or ``out`` cannot be written.
     """
     found = read_results(results)
     verdicts, exports = _verdicts(results, found), _exports(results, found)
     sections = build_sections(found)
-    pictures = [_pictures(index, section) for index, section in enumerate(sections, start=1)]
-    problems = [*found.problems, *(problem for row in pictures for picture in row for problem in picture.problems)]
-    contents = {
-        "leaderboard.html": render_page(sections, problems, pictures, verdicts, exports),
-        "leaderboard.md": to_markdown(sections, problems, GUIDE, verdicts, exports),
-        "leaderboard.csv": to_csv(sections, problems),
+    figures = [[draw_all(table.rows, section.parameter) for table in section.tables] for section in sections]
+    drawn = [figure for tables in figures for table in tables for figure in table]
+    problems = [*found.problems, *(problem for figure in drawn for problem in figure.picture.problems)]
+    overview = build_overview(sections, exports, against, toy_anchors(sections))
+    rows = to_csv(sections, problems)
+    contents: dict[str, str | bytes] = {
+        "leaderboard.html": render_page(sections, problems, figures, verdicts, exports, overview_view(overview)),
+        "leaderboard.md": to_markdown(sections, problems, GUIDE, verdicts, exports, overview_markdown(overview)),
+        "leaderboard.csv": rows,
+        "leaderboard.parquet": to_parquet(rows),
+        "summary.json": to_summary(overview),
     }
     paths = [Path(out) / name for name in contents]
     for path, content in zip(paths, contents.values(), strict=True):
@@ -65,7 +77,3 @@ def _exports(folder: Path, found: Results) -> list[Export]:
     except InputError as error:
         found.problems.append(Problem(EXPORTS.as_posix(), str(error)))
         return []
-
-
-def _pictures(index: int, section: Section) -> list[Picture]:
-    return [draw(table.rows, section.parameter, f"f{index}-{number}") for number, table in enumerate(section.tables, start=1)]

@@ -14,9 +14,12 @@ from dataclasses import dataclass
 
 from touchneedle.reports.aggregate import Cell
 from touchneedle.reports.numbers import format_cell
+from touchneedle.reports.pairwise import letter
 from touchneedle.reports.rows import Row
 
 SIGMAS = 2.0
+# Beyond this, squares are not finite; a larger number counts as infinite wherever errors are combined.
+HUGE = 1e150
 PRIMARY = ("fit/n_star", "density/kl", "density/log_ratio_rmse")
 WORSE_CONTROLS = ("oracle_shifted", "oracle_narrow", "best_gaussian")
 _TARGETS = {
@@ -35,7 +38,7 @@ _TARGETS = {
     "width_vs_oracle": 1.0,
 }
 # How many events a test rests on, and where fits fail, says nothing about how good the answer is.
-_UNCHECKED_NAMES = frozenset({"effective_share", "failed_fits", "outside_share", "surface_error"})
+UNCHECKED_NAMES = frozenset({"effective_share", "failed_fits", "outside_share", "surface_error"})
 
 
 @dataclass(frozen=True)
@@ -67,11 +70,32 @@ def badness(cell: Cell) -> tuple[float, float]:
         return math.inf, 0.0
     error = cell.stderr or 0.0
     if cell.name == "n_star":
-        return _minus_log(cell.value), error / cell.value if cell.value > 0 else 0.0
-    target = cell.target if cell.target is not None else _TARGETS.get(cell.name)
+        error = error / cell.value if cell.value > 0 else 0.0
+    return badness_of(cell, cell.value), error
+
+
+def badness_of(cell: Cell, value: float) -> float:
+    """Badness of one value of a cell's metric, such as that of a single seed."""
+    if cell.name == "n_star":
+        return _minus_log(value)
+    target = target_of(cell)
     if target is not None:
-        return abs(cell.value - target), error
-    return (-cell.value if cell.direction == "higher" else cell.value), error
+        return abs(value - target)
+    return -value if cell.direction == "higher" else value
+
+
+def size_of(cell: Cell) -> tuple[float, float]:
+    """(badness, its standard error) on a scale with a natural zero: 1 / n* for n*."""
+    if cell.name != "n_star" or cell.value is None:
+        return badness(cell)
+    if cell.value <= 0:
+        return math.inf, 0.0
+    return 1 / cell.value, (cell.stderr or 0.0) / cell.value / cell.value
+
+
+def target_of(cell: Cell) -> float | None:
+    """What a metric should be, by its record or by its name; None where lower or higher is better."""
+    return cell.target if cell.target is not None else _TARGETS.get(cell.name)
 
 
 def distinguishable(better: Cell, worse: Cell, sigmas: float = SIGMAS) -> bool:
@@ -113,7 +137,7 @@ def _checked_cells(oracles: Iterable[Row]) -> Iterable[Cell]:
     for row in oracles:
         for cell in row.cells:
             aimless = cell.direction == "target" and cell.target is None and cell.name not in _TARGETS
-            if cell.family not in ("cost", "gates") and cell.name not in _UNCHECKED_NAMES and cell.value is not None and not aimless:
+            if cell.family not in ("cost", "gates") and cell.name not in UNCHECKED_NAMES and cell.value is not None and not aimless:
                 yield cell
 
 
@@ -133,15 +157,10 @@ def _groups(cells: Sequence[Cell]) -> list[str]:
         best = cells[left[0]]
         members = [k for k in left if k == left[0] or not distinguishable(best, cells[k])]
         for k in members:
-            letters[k] = _letter(number)
+            letters[k] = letter(number)
         left = [k for k in left if letters[k] == ""]
         number += 1
     return letters
-
-
-def _letter(number: int) -> str:
-    head, tail = divmod(number, 26)
-    return (_letter(head - 1) if head else "") + chr(ord("a") + tail)
 
 
 def _minus_log(value: float) -> float:

@@ -46,9 +46,10 @@ def to_markdown(
     guide: Sequence[tuple[str, str]],
     verdicts: Sequence[Verdict] = (),
     exports: Sequence[Export] = (),
+    overview: Sequence[str] = (),
 ) -> str:
-    """Headline tables per toy, failures and skips, the audit, the exports, and how to read them."""
-    lines = ["# Touchneedle leaderboard", ""]
+    """The overview, headline tables per toy, failures and skips, the audit, the exports, and how to read them."""
+    lines = ["# Touchneedle leaderboard", "", *overview]
     for section in sections:
         lines += _section_lines(section)
     if problems:
@@ -94,15 +95,15 @@ def identity_texts(row: Row) -> tuple[str, str, str, str]:
     return label, row.design, f"{row.budget} {format_count(row.n_train)}", seeds
 
 
-def outcome_groups(runs: Iterable[Run]) -> list[tuple[Record, str]]:
-    """Failed or skipped runs with the same cell and reason as one (record, seeds) pair, in order."""
-    groups: dict[tuple[str, ...], list[Record]] = {}
+def outcome_groups(runs: Iterable[Run]) -> list[list[Run]]:
+    """Failed or skipped runs, those with the same cell and reason together, by seed."""
+    groups: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         record = run.record
         evaluation = canonical(record.config.get("evaluation"))
         key = (record.estimator.name, canonical(record.estimator.params), record.budget.name, record.design, evaluation, record.reason)
-        groups.setdefault(key, []).append(record)
-    return [(records[0], ", ".join(str(seed) for seed in sorted({r.seed for r in records}))) for records in groups.values()]
+        groups.setdefault(key, []).append(run)
+    return [sorted(group, key=lambda run: run.record.seed) for group in groups.values()]
 
 
 def toy_title(section: Section) -> str:
@@ -125,7 +126,7 @@ def _section_lines(section: Section) -> list[str]:
         lines += _table_lines(table)
     for title, runs in (("Failed", section.failed), ("Skipped", section.skipped)):
         if runs:
-            lines += [f"### {title}", "", *(_outcome_line(*group) for group in outcome_groups(runs)), ""]
+            lines += [f"### {title}", "", *(_outcome_line(group) for group in outcome_groups(runs)), ""]
     return lines
 
 
@@ -160,7 +161,8 @@ def _export_section(rows: Sequence[Export]) -> list[str]:
     return [*lines, *(_line([line.estimator, *(cell.text for cell in line.cells)]) for line in export_lines(rows)), ""]
 
 
-def _outcome_line(record: Record, seeds: str) -> str:
+def _outcome_line(runs: Sequence[Run]) -> str:
+    record, seeds = runs[0].record, ", ".join(str(seed) for seed in dict.fromkeys(run.record.seed for run in runs))
     what = f"{record.estimator.name}, budget {record.budget.name}, design {record.design}, seed {seeds}"
     return f"- {escape(what)}: {escape(record.reason or 'no reason given')}"
 

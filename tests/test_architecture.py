@@ -19,7 +19,7 @@ ALLOWED = {
     "toys": ("conf",),
     "estimators": ("conf", "toys.base"),
     "inference": ("conf", "toys.base", "estimators.base", "estimators.interpolation"),
-    "reports": ("conf", "benchmark.records", "benchmark.config", "benchmark.verdicts", "benchmark.export_rows"),
+    "reports": ("conf", "benchmark.records", "benchmark.config", "benchmark.definitions", "benchmark.verdicts", "benchmark.export_rows"),
 }
 OWNERS = {"lightning": "benchmark/training_loop.py", "hydra": "benchmark/sweep.py"}
 

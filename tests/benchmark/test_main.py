@@ -48,7 +48,9 @@ def test_help_imports_nothing_heavy():
     assert "touchneedle run -m sweep=smoke" in done.stdout
 
 
-@pytest.mark.parametrize("command", ["run", "run-line", "plan", "evaluate", "report", "list", "check", "new-plugin", "doctor"])
+@pytest.mark.parametrize(
+    "command", ["run", "run-line", "plan", "evaluate", "report", "compare", "show", "list", "check", "new-plugin", "doctor"]
+)
 def test_every_command_has_help(cli, command):
     result = cli(command, "--help")
     assert result.exit_code == 0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,10 @@ import pytest
 
 from touchneedle.benchmark.config import BudgetConfig, ComponentConfig, EvaluationConfig, ExperimentConfig, config_to_dict
 from touchneedle.benchmark.records import Budget, EstimatorInfo, Metric, Null, Record, ToyInfo, write_record
+
+sys.path.append(str(Path(__file__).parent))
+
+from chromium import CHROMIUM, Chromium
 
 POI = "signal_fraction"
 
@@ -82,6 +87,20 @@ def record(
     return Record(**{**fields, **changes})
 
 
+def many_records(toys: int, estimators: int, seeds: int) -> Iterator[Record]:
+    """A campaign: every estimator on every toy, with every seed, and gates; one run in fifty failed."""
+    gate = {"state": "pass", "decided_by": "fit/bias point=0"}
+    gates = [Metric(family="gates", name=f"gate_{name}", value=0.1, stderr=0.01, at=gate) for name in ("bias", "coverage", "closure")]
+    numbers = [[*fit_metrics(100.0 + 7 * k, 0.1 + 0.01 * k), *density_metrics(0.001 * (1 + k)), *gates] for k in range(estimators)]
+    for number in range(toys * estimators * seeds):
+        toy, rest = divmod(number, estimators * seeds)
+        k, seed = divmod(rest, seeds)
+        failed = (
+            {"status": "failed", "reason": "loss is not finite", "traceback": f"run {number}: {'deep ' * 200}"} if number % 50 == 49 else {}
+        )
+        yield record(f"net_{k}", seed, [] if failed else numbers[k], toy=f"toy_{toy}", **failed)
+
+
 def write_curves(folder: Path, run_id: str, shift: float = 0.0, *, broken: bool = False) -> Path:
     path = folder / run_id / "curves.parquet"
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -108,6 +127,7 @@ class Factory:
     fit_metrics = staticmethod(fit_metrics)
     density_metrics = staticmethod(density_metrics)
     record = staticmethod(record)
+    many_records = staticmethod(many_records)
     write_curves = staticmethod(write_curves)
 
     @staticmethod
@@ -121,6 +141,16 @@ class Factory:
 @pytest.fixture(scope="session")
 def make() -> type[Factory]:
     return Factory
+
+
+@pytest.fixture(scope="session")
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Chromium]:
+    """A headless browser for pages on disk."""
+    if CHROMIUM is None:
+        pytest.skip("needs chromium on PATH (Debian: apt-get install chromium)")
+    opened = Chromium(tmp_path_factory.mktemp("chromium"))
+    yield opened
+    opened.close()
 
 
 @pytest.fixture
