@@ -23,6 +23,8 @@ Plugins = Annotated[
     typer.Option("--plugin", metavar="FILE", help="Python file that registers toys or estimators; may be repeated."),
 ]
 
+Results = Annotated[Path, typer.Argument(help="Folder of records.", metavar="RESULTS")]
+
 
 class OneLineErrors(TyperGroup):
     """Shows what a user can cause as one line on stderr; ``--debug``, anywhere, shows the traceback instead."""

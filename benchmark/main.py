@@ -5,14 +5,14 @@ Nothing heavy is imported before a command needs it, so that ``--help`` and shel
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from touchneedle.benchmark.bundle_commands import deploy, exports, fit
-from touchneedle.benchmark.command import FAILED, Plugins, app, command, keep_blocks
+from touchneedle.benchmark.command import FAILED, Plugins, Results, app, command, keep_blocks
+from touchneedle.benchmark.report_commands import compare, report, show
 from touchneedle.benchmark.submission_commands import merge, submit
 
 
@@ -27,7 +27,6 @@ Overrides = Annotated[
     typer.Argument(metavar="KEY=VALUE", help="What to run: toy=mass_bump estimator=zuko_nsf ...", autocompletion=_complete_override),
 ]
 Multirun = Annotated[bool, typer.Option("--multirun", "-m", help="Sweep: every combination of values given with commas.")]
-Results = Annotated[Path, typer.Argument(help="Folder of records.", metavar="RESULTS")]
 
 
 def _root(
@@ -139,70 +138,8 @@ def evaluate(results: Results, overrides: Overrides = None, plugin: Plugins = No
     raise typer.Exit(FAILED if any(record.status == "failed" for record in records) else 0)
 
 
-@command()
-def report(
-    results: Results,
-    output: Annotated[Path, typer.Option("--output", "-o", help="Folder for the leaderboard.")] = Path("reports/local"),
-    against: Annotated[
-        Path | None, typer.Option("--against", metavar="OLD", help="Older records: mark what changed beyond its errors.")
-    ] = None,
-) -> None:
-    """Write the leaderboard of a folder of records. As HTML, Markdown, CSV and parquet, and summary.json.
-
-    For example:
-
-      touchneedle report results/local -o reports/local
-      touchneedle report results/new -o reports/new --against results/old
-    """
-    # By name: rooms import from their left only; the command line alone ties the last room to the first.
-    reports = importlib.import_module("touchneedle.reports.leaderboard")
-    written = reports.write_report(results, output, against)
-    for path in written.paths:
-        typer.echo(path)
-    for problem in written.problems:
-        typer.echo(f"touchneedle: {problem}", err=True)
-    raise typer.Exit(FAILED if written.problems else 0)
-
-
-@command()
-def compare(
-    names: Annotated[list[str], typer.Argument(help="Estimators, with options as the leaderboard writes them.", metavar="A B [C]...")],
-    results: Annotated[Path, typer.Option("--results", help="Folder of records.")] = Path("results/local"),
-    every: Annotated[bool, typer.Option("--all", help="Every number that both have, not the headline ones alone.")] = False,
-) -> None:
-    """Compare methods toy by toy. Differences to the first one, paired by seed, with their errors.
-
-    For example:
-
-      touchneedle compare ratio_bce zuko_nsf
-      touchneedle compare ratio_bce "zuko_nsf transforms=5" --results results/reference --all
-    """
-    from touchneedle.benchmark.tables import show as show_table
-
-    comparison = importlib.import_module("touchneedle.reports.compare")
-    show_table(comparison.COLUMNS, comparison.compare(results, names, every=every))
-
-
-@command()
-def show(
-    run: Annotated[str, typer.Argument(help="Id of a run, the beginning of one, or the path of its record.", metavar="RUN")],
-    results: Annotated[Path, typer.Option("--results", help="Folder of records.")] = Path("results/local"),
-) -> None:
-    """Show one run: its numbers, cost, configuration, how to repeat it, and why it failed.
-
-    For example:
-
-      touchneedle show 0019a9ee --results results/reference
-    """
-    from touchneedle.benchmark.tables import show as show_table
-
-    for block in importlib.import_module("touchneedle.reports.show").show_run(results, run):
-        typer.echo(f"\n{block.title}")
-        if block.text:
-            typer.echo(block.text)
-        else:
-            show_table(block.columns, block.rows)
-
+for _of_reports in (report, compare, show):
+    command()(_of_reports)
 
 for _of_bundles in (deploy, exports, fit):
     command()(_of_bundles)

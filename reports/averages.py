@@ -1,7 +1,8 @@
 """One metric of every contestant of a board, averaged over the toys that all of them share: statements about these toys, not others.
 
 For toys t with mean m_t over seeds and standard error s_t: mean over toys, error sqrt(sum s_t^2) / N; no error where a toy has none, such
-as the time of a single run. Sizes of numbers that should be zero are averaged as sizes, times as logarithms.
+as the time of a single run. Sizes of numbers that should be zero are averaged as sizes, seed by seed, so that signs do not cancel; times
+as logarithms.
 """
 
 from __future__ import annotations
@@ -10,9 +11,9 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from touchneedle.reports.aggregate import Cell
+from touchneedle.reports.aggregate import Cell, combine
 from touchneedle.reports.boards import Board, Contestant, ToyKey
-from touchneedle.reports.ranking import HUGE, badness
+from touchneedle.reports.ranking import HUGE, badness_of
 from touchneedle.reports.rows import Row
 
 
@@ -75,7 +76,7 @@ def _shared(board: Board, present: set[tuple[str, ToyKey]]) -> tuple[list[ToyKey
 
 
 def _average(label: str, toys: Sequence[ToyKey], cells: Sequence[Cell], signed: bool, log: bool) -> Average:
-    pairs = [(cell.value or 0.0, cell.stderr or 0.0) if signed else badness(cell) for cell in cells]
+    pairs = [(cell.value or 0.0, cell.stderr or 0.0) if signed else _size(cell) for cell in cells]
     if log:
         pairs = [(math.log(value), error / value) for value, error in pairs]
     mean = math.fsum(value for value, _ in pairs) / len(pairs)
@@ -83,3 +84,10 @@ def _average(label: str, toys: Sequence[ToyKey], cells: Sequence[Cell], signed: 
     value, scale = (math.exp(mean), math.exp(mean)) if log else (mean, 1.0)
     stated = all(cell.stderr is not None for cell in cells)
     return Average(label, value, scale * error if stated else None, tuple(name for name, _, _ in toys))
+
+
+def _size(cell: Cell) -> tuple[float, float]:
+    """Mean badness over the seeds, and its error."""
+    present = [(badness_of(cell, seed.value), seed.stderr) for seed in cell.seeds if seed.value is not None and abs(seed.value) < HUGE]
+    value, stderr = combine(present)
+    return value or 0.0, stderr or 0.0

@@ -77,6 +77,18 @@ def test_few_observed_events_go_by_the_bias_at_the_smallest_size(apart: Path) ->
     assert re.search(r"first 0\.01\d? ± .*largest: third 0\.20\d? ±", found.text)
 
 
+def test_biases_of_opposite_seeds_do_not_cancel(make: Any, results: Callable[..., Path]) -> None:
+    for toy in TOYS:
+        for seed, sign in enumerate((1, -1)):
+            folder = results(
+                make.record("swings", seed, fits(make, 100.0, 5.0 * sign, 1.0), toy=toy),
+                make.record("steady", seed, fits(make, 100.0, 1.0, 1.0), toy=toy),
+            )
+    text = answer(folder, "With few observed").text
+    assert "steady 0.100 ± " in text
+    assert re.search(r"largest: swings 0\.50\d? ±", text)
+
+
 def test_widths_name_who_is_too_confident(apart: Path) -> None:
     text = answer(apart, "What does an interval cost").text
     assert "first 1.02" in text
