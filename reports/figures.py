@@ -21,7 +21,7 @@ from touchneedle.reports.material import Material, gather, shorten
 from touchneedle.reports.picture import Picture
 from touchneedle.reports.rows import Row
 
-__all__ = ["FIGURES", "Figure", "Kind", "Picture", "Series", "draw", "draw_all", "read_curves", "shorten"]
+__all__ = ["FIGURES", "Figure", "Kind", "Picture", "Series", "draw_all", "read_curves", "shorten"]
 
 
 @dataclass(frozen=True)
@@ -65,9 +65,3 @@ def draw_all(rows: Sequence[Row], parameter: str) -> list[Figure]:
         Figure(first.name, first.title, replace(first.draw(material), problems=material.problems)),
         *(Figure(kind.name, kind.title, kind.draw(material)) for kind in others),
     ]
-
-
-def draw(rows: Sequence[Row], parameter: str, _prefix: str = "") -> Picture:
-    """The figure of exact against learned alone."""
-    material = gather(rows, parameter)
-    return replace(draw_scan(material), problems=material.problems)

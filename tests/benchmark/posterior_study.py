@@ -38,8 +38,8 @@ BUDGETS = (10_000, 100_000)
 OBSERVATIONS, N_DRAWS, MOVES, LAST_MOVES = 10, 1_000, 24, 200
 # Sets of events, for the networks of the larger budget: fewer draws, since each costs a hundred events.
 SETS, SET_OBSERVATIONS, SET_DRAWS, SET_MOVES, SET_LAST_MOVES = (10, 100), 3, 300, 12, 60
-# Two moons are narrower than the smallest noise by default (0.01), and wider layers lower the validation loss (0.594 to 0.564 at 0.002); sbi's
-# own network has 5 layers of 100. With the defaults the C2ST on two_moons at 10,000 events was 0.608 +- 0.025.
+# Two moons are narrower than the smallest noise by default (0.01), and wider layers lower the validation loss (0.594 to 0.564 at a
+# smallest noise of 0.002); sbi's own network has 5 layers of 100. With the defaults the C2ST on two_moons at 10,000 was 0.608 +- 0.025.
 OPTIONS: dict[str, dict[str, Any]] = {"posterior_score": {"sigma_min": 0.002, "hidden": (128, 128)}}
 BATCH = {10_000: 200, 100_000: 1_000}
 EPOCHS = {10_000: 200, 100_000: 100}

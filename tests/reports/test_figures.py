@@ -15,7 +15,8 @@ from scipy.stats import binomtest
 
 from touchneedle.reports.curves import MAX_POINTS, Series, averaged, parts, pooled, read_curves
 from touchneedle.reports.figure_coverage import BAND_LEVEL, expected_band
-from touchneedle.reports.figures import FIGURES, draw, draw_all
+from touchneedle.reports.figure_scan import draw_scan
+from touchneedle.reports.figures import FIGURES, draw_all
 from touchneedle.reports.losses import loss_picture
 from touchneedle.reports.material import COLOURS, MAX_ROWS, gather
 from touchneedle.reports.panels import Box, Ink, Panel
@@ -124,7 +125,7 @@ def test_axes_have_names_and_units(full: list[Any]) -> None:
 
 def test_each_row_but_the_oracle_is_drawn_once(make: Any, tmp_path: Path) -> None:
     rows = rows_with_curves(make, tmp_path, "oracle", "a", "b")
-    picture = draw(rows, "f")
+    picture = draw_scan(gather(rows, "f"))
     assert picture.notes == ()
     assert [colour for colour in COLOURS if colour in picture.svg] == list(COLOURS[:2])
     assert [text for text in texts(picture.svg) if text in ("oracle", "exact", "a", "b")] == ["exact", "a", "b"]
