@@ -12,7 +12,8 @@ from torch import Tensor
 
 def monomials(z: Tensor, degree: int) -> Tensor:
     """All products of at most ``degree`` columns of z (n, q), the constant first: shape (n, terms)."""
-    terms = [torch.ones(len(z), 1, dtype=z.dtype, device=z.device)]
+    # Not len(z), which would fix the number of events in an exported graph.
+    terms = [z.new_ones(z.shape[0], 1)]
     for order in range(1, degree + 1):
         # One gather for each factor, not one operation for each product: with 50 columns there are thousands.
         first, *others = _columns(z.shape[1], order).to(z.device)

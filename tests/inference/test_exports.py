@@ -53,8 +53,9 @@ print(json.dumps([value.tolist(), theta.grad.tolist()]))
     torch.testing.assert_close(score, torch.tensor(parity["score"], dtype=torch.float64), rtol=0, atol=1e-12)
 
 
-def test_the_graph_takes_any_number_of_events(events, tmp_path):
-    estimator = prepared("mixture_density", events)
+@pytest.mark.parametrize("name", ["mixture_density", "ratio_parametric"])
+def test_the_graph_takes_any_number_of_events(events, tmp_path, name):
+    estimator = prepared(name, events)
     graph = load_bundle(save_bundle(tmp_path / "bundle", estimator, events, formats=("pt2",)), graph=True).graph
     for n in (1, 2, 200):
         x, theta = events.x[:n].double(), events.theta[:n].double()
@@ -74,7 +75,7 @@ def test_what_does_not_export_says_why_and_leaves_a_bundle_without_graph(events,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["ratio_bce", "mixture_density"])
+@pytest.mark.parametrize("name", ["ratio_bce", "mixture_density", "ratio_parametric"])
 def test_onnx_runtime_gives_value_and_gradient(events, tmp_path, name):
     for package in ("onnx", "onnxscript", "onnxruntime"):
         pytest.importorskip(package)

@@ -165,4 +165,5 @@ def test_every_link_leads_somewhere(demo: Path, apart: Path, tmp_path: Path) -> 
         page = (tmp_path / "out" / "leaderboard.html").read_text()
         links = re.findall(r'href="#([^"]+)"', page[page.index('id="overview"') : page.index('class="toy"')])
         assert links
-        assert all(f'id="{link}"' in page for link in links)
+        # Some lead to a comparison in a certain state, which stands behind a question mark.
+        assert all(f'id="{link}"' in page for link in (found.partition("?")[0] for found in links))

@@ -118,7 +118,7 @@ def test_a_browser_shows_hostile_records_and_runs_nothing(shown: Any, page: tupl
     assert (
         shown.run("Array.from(document.querySelectorAll('*'), (e) => e.getAttributeNames()).flat().filter((n) => n.startsWith('on'))") == []
     )
-    for heading in ("Questions", "Toys", "Estimators", "Compare", "Definitions"):
+    for heading in ("Where to look", "Toys", "Estimators", "Compare", "Definitions"):
         assert shown.run(f"Array.from(document.querySelectorAll('h2')).some((h) => h.checkVisibility() && h.textContent === '{heading}')")
     names = shown.run("Array.from(document.querySelectorAll('#estimators details h3'), (heading) => heading.textContent)")
     assert text in names
