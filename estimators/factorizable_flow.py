@@ -92,6 +92,8 @@ class FactorizableFlow(FlowDensity):
         self.processes = len(spec.processes) if config.per_process else 1
         context = len(self.interest)
         if config.per_process:
+            if self.processes < 2:
+                raise SkipCell(f"factorizable_flow: per_process needs two processes or more; toy {spec.name} names {self.processes}")
             self.fractions = ProcessFractions(self.processes, len(self.interest), len(self.nuisance))
             context += self.processes
         self.flow = spline_autoregressive(spec.x_dim, context, config)

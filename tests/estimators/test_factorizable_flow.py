@@ -222,6 +222,11 @@ def test_the_shares_of_the_processes_are_learned_from_labels() -> None:
         build_estimator("factorizable_flow", toy.spec, per_process=True).prepare(unlabelled)
 
 
+def test_a_toy_of_one_process_has_no_density_for_each() -> None:
+    with pytest.raises(SkipCell, match="per_process needs two processes or more; toy gaussian_shift names [01]$"):
+        build_estimator("factorizable_flow", build_toy("gaussian_shift").spec, per_process=True)
+
+
 def test_refinement_is_a_last_stage_of_everything() -> None:
     flow = built(exact_toy("fnf_two_class"), refine=True)
     *single, last = flow.stages()
