@@ -136,7 +136,7 @@ def _width(ground: BoardOverview) -> Conclusion:
     named = "; ".join(_text(one) for one in ordered[:_SHOWN])
     last = f"; widest: {_text(ordered[-1])}" if len(ordered) > _SHOWN else ""
     below = [one.label for one in ordered if one.stderr is not None and one.value + 2 * one.stderr < 1]
-    warning = f". Below 1 by two errors, that is too confident: {listed(below)}" if below else ""
+    warning = f". Below 1 by two errors, so that their coverage has to be looked at: {listed(below)}" if below else ""
     where = f"width over that of the exact fit, {sizes[-1]:,} events, mean over {_toys(found)}"
     return Conclusion(question, True, _sentence(f"{where}: {named}{last}{warning}"), _link(ground))
 

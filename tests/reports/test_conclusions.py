@@ -89,10 +89,10 @@ def test_biases_of_opposite_seeds_do_not_cancel(make: Any, results: Callable[...
     assert re.search(r"largest: swings 0\.50\d? ±", text)
 
 
-def test_widths_name_who_is_too_confident(apart: Path) -> None:
+def test_widths_name_who_is_narrower_than_the_exact_answer(apart: Path) -> None:
     text = answer(apart, "What does an interval cost").text
     assert "first 1.02" in text
-    assert re.search(r"too confident: third\.", text)
+    assert re.search(r"coverage has to be looked at: third\.", text)
 
 
 def test_few_simulated_events_need_a_second_budget(make: Any, results: Callable[..., Path], apart: Path) -> None:
