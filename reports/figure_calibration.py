@@ -23,7 +23,7 @@ _LARGEST_ODDS = 8.0
 def draw_calibration(material: Material) -> Picture:
     """Reliability, and three rank tests: distance of the ranks' distribution from a uniform one. First seed of each row."""
     caption = (
-        "Calibration. First panel: observed minus predicted log odds of theta against theta_0, 68 % errors. Others: cumulative ranks "
+        "First panel: observed minus predicted log odds of theta against theta_0, 68 % errors. Others: cumulative ranks "
         "minus uniform; a right answer stays in the grey band, everywhere at once, in 95 % of all cases. First seed of each row."
     )
     present = [drawn for drawn in material.rows if drawn.series("reliability") or any(drawn.series(curve) for curve, _ in TESTS)]
