@@ -69,7 +69,8 @@ class Metric(_Model):
     @property
     def place(self) -> dict[str, str | float | int | bool | None]:
         """The part of ``at`` that says where."""
-        return {key: self.at[key] for key in PLACE if self.at.get(key) is not None}
+        at = self.at
+        return {key: at[key] for key in PLACE if at.get(key) is not None}
 
 
 class ToyInfo(_Model):

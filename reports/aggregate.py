@@ -82,7 +82,7 @@ class Cell:
 
 def identity(metric: Metric) -> tuple[str, str, str]:
     """What must be equal for two numbers to be averaged: family, name, and where it holds."""
-    return metric.family, metric.name, repr(sorted((key, repr(value)) for key, value in metric.place.items()))
+    return metric.family, metric.name, repr(metric.place)
 
 
 def average(metrics: Sequence[tuple[int, Metric]]) -> Cell:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from decimal import ROUND_HALF_EVEN, Decimal
+from functools import lru_cache
 
 from touchneedle.reports.aggregate import Cell
 
@@ -22,6 +23,7 @@ def format_cell(cell: Cell) -> str:
     return sign + format_number(cell.value, cell.stderr)
 
 
+@lru_cache(maxsize=1 << 18)  # a large report asks for each number several times
 def format_number(value: float, stderr: float | None = None) -> str:
     """Value and error to the error's first digit (first two if it starts with 1); three digits without an error.
 

@@ -1,4 +1,4 @@
-"""What the committed reference records say, held against what the project promises."""
+"""What the committed records of the sweep `house` say, held against what the project promises."""
 
 import statistics
 from pathlib import Path
@@ -7,7 +7,7 @@ import pytest
 
 from touchneedle.benchmark.records import Record, read_records
 
-REFERENCE = Path(__file__).parents[1] / "results" / "reference"
+HOUSE = Path(__file__).parents[1] / "results" / "reference" / "house"
 EXACT = ("fnf_two_class", "gaussian_shift", "mass_bump", "two_moons")
 REGULAR = ("fnf_two_class", "gaussian_shift", "mass_bump")
 LEARNED = ("posterior_flow", "ratio_bce", "zuko_nsf")
@@ -15,7 +15,7 @@ LEARNED = ("posterior_flow", "ratio_bce", "zuko_nsf")
 
 @pytest.fixture(scope="module")
 def records() -> list[Record]:
-    return read_records(REFERENCE)
+    return read_records(HOUSE)
 
 
 def values(records: list[Record], toy: str, estimator: str, name: str, **at: object) -> list[float | None]:
