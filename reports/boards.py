@@ -12,7 +12,7 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from touchneedle.benchmark.records import Record
+from touchneedle.benchmark.records import BOARD_SEEDS, Record
 from touchneedle.reports.judged import Numbers, Where, numbers_of
 from touchneedle.reports.ranking import Withheld
 from touchneedle.reports.rows import Row, canonical, changed_options, compact, role_of, row_key
@@ -82,6 +82,16 @@ class Board:
         evaluation = f", evaluation {self.evaluation}" if self.evaluation else ""
         track = "" if self.track == "default" else f", track {self.track}"
         return f"{self.budget} ({self.n_train:,} training events), design {self.design}{evaluation}{track}"
+
+    @property
+    def seeds(self) -> str:
+        """Its seeds in words, and whose they are."""
+        found = sorted({seed for entry in self.entries.values() for seed in entry.seeds})
+        span = f"seed {found[0]}" if len(found) == 1 else f"seeds {found[0]} to {found[-1]}"
+        ours = [seed in BOARD_SEEDS for seed in found]
+        if all(ours):
+            return f"{span}, kept for the published board: nothing was developed on their events"
+        return f"{span}, some for the published board and some for development" if any(ours) else f"{span}, for development"
 
     @property
     def runs(self) -> int:

@@ -16,7 +16,7 @@ from touchneedle.reports.numbers import format_cell, format_number
 from touchneedle.reports.overview import Overview
 from touchneedle.reports.overview_figures import draw_pareto, draw_profiles, draw_ranks
 from touchneedle.reports.picture import Picture
-from touchneedle.reports.text_tables import escape
+from touchneedle.reports.text_tables import escape, table_row
 
 ABOUT_CURVES = (
     "The primary number of a toy at each training budget, seeds averaged. Slope: of its logarithmic badness against the logarithm of the "
@@ -87,7 +87,7 @@ def _board(one: BoardOverview) -> dict[str, Any]:
         "families": [ranking.family for ranking in one.rankings],
         "lines": [_line(one, key.key, key.label, ranks) for key, ranks in one.ranked()],
         "figures": [_figure(title, draw(one)) for title, draw in FIGURES],
-        "notes": [*(_about(r) for r in one.rankings), *(text for r in one.rankings for text in unranked_lines(r))],
+        "notes": [board.seeds, *(_about(r) for r in one.rankings), *(text for r in one.rankings for text in unranked_lines(r))],
     }
 
 
@@ -111,8 +111,8 @@ def _curve(curve: LearningCurve, budgets: Sequence[int]) -> dict[str, Any]:
 def _curves_markdown(view: dict[str, Any]) -> list[str]:
     if not view["curves"]:
         return []
-    lines = ["### Learning curves", "", escape(ABOUT_CURVES), "", _row(view["curve_titles"]), "|" + "---|" * len(view["curve_titles"])]
-    lines += [_row([one["toy"], one["label"], one["design"], one["number"], *one["cells"], one["slope"]]) for one in view["curves"]]
+    lines = ["### Learning curves", "", escape(ABOUT_CURVES), "", table_row(view["curve_titles"]), "|" + "---|" * len(view["curve_titles"])]
+    lines += [table_row([one["toy"], one["label"], one["design"], one["number"], *one["cells"], one["slope"]]) for one in view["curves"]]
     return [*lines, ""]
 
 
@@ -174,8 +174,8 @@ def _short(metrics: Iterable[str]) -> str:
 
 def _board_markdown(board: dict[str, Any]) -> list[str]:
     titles = ["contestant", *(f"{family}: score, rank, group" for family in board["families"]), "gates", "runs"]
-    lines = [f"#### {escape(board['title'])}", "", _row(titles), "|" + "---|" * len(titles)]
-    lines += [_row([line["label"], *(cell["text"] for cell in line["cells"]), line["gates"], line["runs"]]) for line in board["lines"]]
+    lines = [f"#### {escape(board['title'])}", "", table_row(titles), "|" + "---|" * len(titles)]
+    lines += [table_row([line["label"], *(cell["text"] for cell in line["cells"]), line["gates"], line["runs"]]) for line in board["lines"]]
     return [*lines, "", *(f"- {escape(note)}" for note in board["notes"]), ""]
 
 
@@ -183,12 +183,8 @@ def _changes_markdown(changes: dict[str, Any]) -> list[str]:
     titles = [*CHANGE_TITLES, "sigma", "verdict"]
     lines = ["### What changed", "", escape(changes["summary"]), ""]
     if changes["lines"]:
-        lines += [_row(titles), "|" + "---|" * len(titles)]
-        lines += [_row([*line["texts"], line["sigma"], line["verdict"]]) for line in changes["lines"]] + [""]
+        lines += [table_row(titles), "|" + "---|" * len(titles)]
+        lines += [table_row([*line["texts"], line["sigma"], line["verdict"]]) for line in changes["lines"]] + [""]
     lines += [f"- {changes['more']} further changes: summary.json"] if changes["more"] else []
     lines += [f"- {escape(text)}" for text in changes["rows"]]
     return [*lines, ""]
-
-
-def _row(texts: Iterable[str]) -> str:
-    return "| " + " | ".join(escape(text) for text in texts) + " |"

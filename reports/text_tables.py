@@ -118,6 +118,11 @@ def escape(text: str) -> str:
     return re.sub(r"([\\`*\[\]|~])", r"\\\1", flat)
 
 
+def table_row(texts: Iterable[str]) -> str:
+    """A line of a Markdown table."""
+    return "| " + " | ".join(escape(text) for text in texts) + " |"
+
+
 def _section_lines(section: Section) -> list[str]:
     lines = [f"## {escape(toy_title(section))}", ""]
     if section.other_versions:
@@ -135,11 +140,11 @@ def _table_lines(table: Table) -> list[str]:
     lines = [f"### Budget {escape(table.budget)} ({table.n_train:,} training events){evaluation}", ""]
     lines += [f"Ordered by {escape(table.primary) or 'name'}.", ""]
     titles = ["rank", "estimator", "design", "budget", "seeds", *(column.title for column in table.columns), "gates"]
-    lines += [_line(titles), "|" + "---|" * len(titles)]
+    lines += [table_row(titles), "|" + "---|" * len(titles)]
     for standing in table.standings:
         rank = f"{standing.rank} {standing.group}" if standing.rank else "-"
         numbers = (headline_text(table, standing.row, column) for column in table.columns)
-        lines.append(_line([rank, *identity_texts(standing.row), *numbers, gate_text(standing.row)]))
+        lines.append(table_row([rank, *identity_texts(standing.row), *numbers, gate_text(standing.row)]))
     lines += [""] + [f"- withheld: controls misordered: {escape(f'{w.metric} ({w.place}): {w.why}')}" for w in table.withheld.values()]
     return [*lines, ""] if table.withheld else lines
 
@@ -147,7 +152,7 @@ def _table_lines(table: Table) -> list[str]:
 def _audit_section(verdicts: Sequence[Verdict]) -> list[str]:
     titles = ["what is wrong", "toy", "seeds", "gates that flag it", *audit_metrics(verdicts)]
     lines = ["## Audit of the scores", "", ABOUT, "", *(f"- {escape(text)}" for text in summary(verdicts)), ""]
-    lines += [_line(titles), "|" + "---|" * len(titles)]
+    lines += [table_row(titles), "|" + "---|" * len(titles)]
     for line in audit_lines(verdicts):
         numbers = [f"**{escape(cell.text)}**" if cell.flagged else escape(cell.text) for cell in line.cells]
         identity = (escape(text) for text in (line.about, line.toy, str(line.seeds), line.gates))
@@ -157,18 +162,14 @@ def _audit_section(verdicts: Sequence[Verdict]) -> list[str]:
 
 def _export_section(rows: Sequence[Export]) -> list[str]:
     titles = ["estimator", *export_formats(rows)]
-    lines = ["## Exports", "", ABOUT_EXPORTS, "", _line(titles), "|" + "---|" * len(titles)]
-    return [*lines, *(_line([line.estimator, *(cell.text for cell in line.cells)]) for line in export_lines(rows)), ""]
+    lines = ["## Exports", "", ABOUT_EXPORTS, "", table_row(titles), "|" + "---|" * len(titles)]
+    return [*lines, *(table_row([line.estimator, *(cell.text for cell in line.cells)]) for line in export_lines(rows)), ""]
 
 
 def _outcome_line(runs: Sequence[Run]) -> str:
     record, seeds = runs[0].record, ", ".join(str(seed) for seed in dict.fromkeys(run.record.seed for run in runs))
     what = f"{record.estimator.name}, budget {record.budget.name}, design {record.design}, seed {seeds}"
     return f"- {escape(what)}: {escape(record.reason or 'no reason given')}"
-
-
-def _line(texts: Iterable[str]) -> str:
-    return "| " + " | ".join(escape(text) for text in texts) + " |"
 
 
 def _metric_lines(table: Table) -> Iterator[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -13,6 +13,8 @@ from touchneedle.benchmark.main import app
 from touchneedle.benchmark.sweep import compose_cell, expand
 from touchneedle.conf import registry
 from touchneedle.conf.errors import InputError
+from touchneedle.reports.headline import headline_markdown, with_headline
+from touchneedle.reports.rows import Results, read_results
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -40,17 +42,32 @@ def test_the_table_of_components_is_current() -> None:
     assert with_components(README) == README, "run: python -m touchneedle.benchmark.listing"
 
 
+def test_the_headline_changes_with_the_records() -> None:
+    """On other records, of the sweep `house`, the same code tells something else: every ranked method, its seeds and its limit."""
+    found = headline_markdown(read_results(ROOT / "results" / "reference" / "house"))
+    lines = [line.strip("| ").split(" | ") for line in found.splitlines() if line.startswith("| prior")]
+    assert {(name, seeds) for _, name, seeds, *_ in lines} == {("ratio_bce", "3"), ("zuko_nsf", "3"), ("posterior_flow", "3")}
+    assert "&gt; 3,160" in {line[1]: line for line in lines}["zuko_nsf"]
+    assert "seeds 0 to 2" in found
+
+
+@pytest.mark.parametrize("change", [with_components, lambda readme: with_headline(readme, Results())])
+def test_a_readme_without_the_comments_is_refused(change: Callable[[str], str]) -> None:
+    with pytest.raises(InputError, match="expected the comments"):
+        change("# Nothing here\n")
+
+
+def test_a_headline_needs_ranked_fits() -> None:
+    with pytest.raises(InputError, match="make reference"):
+        headline_markdown(Results())
+
+
 @pytest.mark.parametrize("name", [*registry.TOY_TABLE, *registry.ESTIMATOR_TABLE])
 def test_every_component_stands_in_the_table(name: str) -> None:
     (row,) = [line for line in README.splitlines() if line.startswith(f"| `{name}` | ")]
     cells = re.split(r"(?<!\\) \| ", row.strip("| "))
     assert len(cells) == 3
     assert all(cells)
-
-
-def test_a_readme_without_the_comments_is_refused() -> None:
-    with pytest.raises(InputError, match="expected the comments"):
-        with_components("# Nothing here\n")
 
 
 # The estimator of one file.

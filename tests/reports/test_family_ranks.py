@@ -134,6 +134,22 @@ def board_of(make: Any, kl: dict[str, float], toys: tuple[str, ...] = TOYS, **ch
     ]
 
 
+@pytest.mark.parametrize(
+    ("seeds", "said"),
+    [
+        ((1_000, 1_001), "seeds 1000 to 1001, kept for the published board"),
+        ((0, 2), "seeds 0 to 2, for development"),
+        ((7,), "seed 7, for development"),
+        ((0, 1_000), "some for the published board and some for development"),
+    ],
+)
+def test_a_board_says_whether_its_seeds_were_kept_for_it(
+    make: Any, results: Callable[..., Path], seeds: tuple[int, ...], said: str
+) -> None:
+    records = [make.record(name, seed, make.density_metrics(0.01)) for name in ("ratio_bce", "zuko_nsf") for seed in seeds]
+    assert said in only_board(results(*records)).seeds
+
+
 def test_order_of_true_ranks_from_records(make: Any, results: Callable[..., Path]) -> None:
     kl = {"worst": 0.4, "best": 0.001, "middle": 0.02, "oracle": 0.0, "template_histogram": 0.5}
     found = rankings(results(*board_of(make, kl)))["density"]
