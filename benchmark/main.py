@@ -96,7 +96,9 @@ def plan(
     overrides: Overrides = None,
     multirun: Multirun = False,
     output: Annotated[Path, typer.Option("--output", "-o", help="Job list to write.")] = Path("jobs.txt"),
-    templates: Annotated[Path | None, typer.Option("--templates", metavar="DIR", help="Also write job.sub and job.slurm here.")] = None,
+    templates: Annotated[
+        Path | None, typer.Option("--templates", metavar="DIR", help="Also write job.sub, job.slurm, Snakefile, law_tasks.py here.")
+    ] = None,
     plugin: Plugins = None,
 ) -> None:
     """Write the unfinished cells as a job list. One line each, for a batch system.
@@ -105,6 +107,7 @@ def plan(
 
       touchneedle plan -m sweep=house -o jobs.txt --templates .
       sbatch job.slurm          (Slurm)          condor_submit job.sub          (HTCondor)
+      snakemake --cores 4       (Snakemake)      law run law_tasks.Sweep        (law)
       xargs -a jobs.txt -L1 -P4 touchneedle run  (this machine)
     """
     from touchneedle.benchmark.plan import make_plan, write_jobs, write_templates

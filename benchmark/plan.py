@@ -20,7 +20,7 @@ from touchneedle.benchmark.overrides import from_hydra, key_of
 from touchneedle.conf import registry
 from touchneedle.conf.errors import InputError
 
-TEMPLATES = ("job.sub", "job.slurm")
+TEMPLATES = ("job.sub", "job.slurm", "Snakefile", "law_tasks.py")
 
 
 @dataclass(frozen=True)
@@ -141,10 +141,11 @@ def read_job(path: Path, index: str) -> tuple[list[str], list[Path]]:
 
 
 def write_templates(folder: Path, jobs: Path, n_jobs: int) -> list[Path]:
-    """Batch-system files for a job list: HTCondor and a Slurm array."""
+    """Files that run a job list elsewhere: by HTCondor, as a Slurm array, by Snakemake, and as tasks of law."""
     from touchneedle.benchmark.records import write_atomically
 
-    values = {"jobs": str(jobs.resolve()), "quoted_jobs": shlex.quote(str(jobs.resolve())), "n_jobs": n_jobs, "last": max(n_jobs - 1, 0)}
+    path = str(jobs.resolve())
+    values = {"jobs": path, "quoted_jobs": shlex.quote(path), "python_jobs": repr(path), "n_jobs": n_jobs, "last": max(n_jobs - 1, 0)}
     paths = []
     for name in TEMPLATES:
         text = files("touchneedle.benchmark.templates").joinpath(f"{name}.tmpl").read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ to do follows from them. ``DictConfig`` never leaves this file.
 from __future__ import annotations
 
 import itertools
+import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -111,13 +112,18 @@ def _numbers(cells: Sequence[Cell]) -> tuple[int, ...]:
 
 def _launch(cells: Sequence[Cell], launch: Sequence[str], task: Callable[[DictConfig], Outcome]) -> list[Outcome]:
     with _hydra(), tempfile.TemporaryDirectory(prefix="touchneedle-") as folder:
-        master = _compose([*launch, f"hydra.sweep.dir='{folder}'"], RunMode.MULTIRUN)
+        where = [f"hydra.sweep.dir='{folder}'", f"results='{cells[0].config.results}'"]
+        master = _compose([*launch, *where], RunMode.MULTIRUN)
         hydra = GlobalHydra.instance()
         context = HydraContext(config_loader=hydra.config_loader(), callbacks=Callbacks(master))
         launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=master)
         # Each job repeats the choice of launcher: the options of the launcher compose only with it.
         choice = [override for override in launch if key_of(override) == "launcher"]
-        returns = launcher.launch([[*choice, *map(to_hydra, cell.overrides)] for cell in cells], initial_job_idx=0)
+        jobs = [[*choice, *map(to_hydra, cell.overrides)] for cell in cells]
+        at_once = (os.cpu_count() or 1) if "launcher=submitit_local" in choice else len(jobs)
+        returns = [
+            job for first in range(0, len(jobs), at_once) for job in launcher.launch(jobs[first : first + at_once], initial_job_idx=first)
+        ]
         return [cast(Outcome, job.return_value) for job in returns]
 
 

@@ -4,7 +4,7 @@ import shlex
 
 import pytest
 
-from touchneedle.benchmark.plan import job_line, make_plan, read_job, write_jobs, write_templates
+from touchneedle.benchmark.plan import job_line, make_plan, read_job, write_jobs
 from touchneedle.conf.errors import InputError
 
 
@@ -65,12 +65,3 @@ def test_invalid_cells_are_told_and_left_out(stand_in, cli):
 def test_skipped_cells_are_done(stand_in, cli):
     cli("run", "-m", "design=pairs,prior")
     assert cli("plan", "-m", "design=pairs,prior").stdout == "2 done, 0 left: jobs.txt\n"
-
-
-def test_templates_for_batch_systems(tmp_path):
-    jobs = tmp_path / "my jobs.txt"
-    condor, slurm = write_templates(tmp_path, jobs, 12)
-    assert "queue 12" in condor.read_text()
-    assert f"run-line '{jobs}' $(Process)" in condor.read_text()
-    assert "--array=0-11" in slurm.read_text()
-    assert f"touchneedle run-line '{jobs}' \"$SLURM_ARRAY_TASK_ID\"" in slurm.read_text()
