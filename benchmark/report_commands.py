@@ -77,7 +77,7 @@ def show(
 
     For example:
 
-      touchneedle show 0019a9ee --results results/reference
+      touchneedle show 0019a9ee --results results/reference/house
     """
     from touchneedle.benchmark.tables import show as print_table
 

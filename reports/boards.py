@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from touchneedle.benchmark.records import BOARD_SEEDS, Record
@@ -19,6 +19,8 @@ from touchneedle.reports.rows import Row, canonical, changed_options, compact, r
 from touchneedle.reports.sections import Section
 
 ToyKey = tuple[str, str, str]
+Nameless = tuple[str, dict[str, str]]
+"""The estimator of a contestant and its options, before it is known which of them tell it apart."""
 _SHARED = ("toy", "budget", "design", "track", "evaluation")
 
 
@@ -62,6 +64,7 @@ class Board:
     Attributes:
         toys: toys by key, with the index of their section.
         parameters: the parameter of interest of each toy.
+        shared: options that all contestants have alike, in words.
         contestants: by label.
         entries: (contestant key, toy key) -> entry; cells that never ran are missing.
     """
@@ -71,6 +74,7 @@ class Board:
     design: str
     evaluation: str
     track: str
+    shared: str = ""
     toys: dict[ToyKey, int] = field(default_factory=dict)
     parameters: dict[ToyKey, str] = field(default_factory=dict)
     contestants: list[Contestant] = field(default_factory=list)
@@ -78,10 +82,11 @@ class Board:
 
     @property
     def title(self) -> str:
-        """Budget, design, evaluation and, if not the default one, track."""
+        """Budget, design, evaluation; the track, if not the default one, and what else all contestants share."""
         evaluation = f", evaluation {self.evaluation}" if self.evaluation else ""
         track = "" if self.track == "default" else f", track {self.track}"
-        return f"{self.budget} ({self.n_train:,} training events), design {self.design}{evaluation}{track}"
+        shared = f", {self.shared}" if self.shared else ""
+        return f"{self.budget} ({self.n_train:,} training events), design {self.design}{evaluation}{track}{shared}"
 
     @property
     def seeds(self) -> str:
@@ -102,19 +107,20 @@ class Board:
 def build_boards(sections: Sequence[Section]) -> list[Board]:
     """Boards with at least two contestants, those with most runs first, then those with the largest budget."""
     boards: dict[str, Board] = {}
-    found: dict[str, dict[str, Contestant]] = {}
+    found: dict[str, dict[str, Nameless]] = {}
     for index, section in _newest(sections):
         for row, failed, withheld in _rows(section):
             record = row.runs[0].record if row else failed[0]
-            key, contestant = _split(record)
+            key, own = _split(record)
             board = boards.setdefault(key, _board(record))
-            found.setdefault(key, {}).setdefault(contestant.key, contestant)
+            found.setdefault(key, {}).setdefault(own, (record.estimator.name, _options(record)))
             board.toys[section.toy], board.parameters[section.toy] = index, section.parameter
             numbers = numbers_of(row, section.parameter, withheld) if row else {}
             seeds = tuple(sorted({run.seed for run in failed} - set(row.seeds if row else ())))
-            board.entries[contestant.key, section.toy] = Entry(row, seeds, numbers)
+            board.entries[own, section.toy] = Entry(row, seeds, numbers)
     for key, board in boards.items():
-        board.contestants = _told_apart(found[key].values())
+        board.shared = ", ".join(f"{name} {value}" for name, value in sorted(_shared(found[key])))
+        board.contestants = _told_apart(found[key])
     kept = [(-board.runs, -board.n_train, board.title, key) for key, board in boards.items() if len(board.contestants) > 1]
     return [boards[key] for *_, key in sorted(kept)]
 
@@ -134,13 +140,20 @@ def _rows(section: Section) -> Iterable[tuple[Row | None, list[Record], dict[Whe
     yield from ((None, records, {}) for records in lost.values())
 
 
-def _split(record: Record) -> tuple[str, Contestant]:
+def _split(record: Record) -> tuple[str, str]:
     """The board that a record belongs to, and who it is there."""
     parts = json.loads(row_key(record))
     board = canonical({name: parts[name] for name in _SHARED if name != "toy"})
-    own = canonical({name: value for name, value in parts.items() if name not in _SHARED})
-    label = " ".join([record.estimator.name, *(f"{name}={compact(value)}" for name, value in changed_options(record).items())])
-    return board, Contestant(own, record.estimator.name, label)
+    return board, canonical({name: value for name, value in parts.items() if name not in _SHARED})
+
+
+def _options(record: Record) -> dict[str, str]:
+    return {name: compact(value) for name, value in changed_options(record).items()}
+
+
+def _shared(found: Mapping[str, Nameless]) -> set[tuple[str, str]]:
+    """Options that all contestants of a board have alike."""
+    return set.intersection(*({*options.items()} for _, options in found.values()))
 
 
 def _board(record: Record) -> Board:
@@ -149,15 +162,17 @@ def _board(record: Record) -> Board:
     return Board(record.budget.name, record.budget.n_train, record.design, name, record.track)
 
 
-def _told_apart(contestants: Iterable[Contestant]) -> list[Contestant]:
-    """Contestants by label; equal labels (other versions, other distributions) are numbered."""
-    ordered = sorted(contestants, key=lambda one: (one.label, one.key))
-    counts, seen = Counter(one.label for one in ordered), Counter[str]()
+def _told_apart(found: Mapping[str, Nameless]) -> list[Contestant]:
+    """Contestants by label, with the options in which they differ; equal labels (other versions, other distributions) are numbered."""
+    shared = _shared(found)
+    labels = {
+        key: " ".join([name, *(f"{k}={v}" for k, v in options.items() if (k, v) not in shared)]) for key, (name, options) in found.items()
+    }
+    counts, seen = Counter(labels.values()), Counter[str]()
     named = []
-    for one in ordered:
-        seen[one.label] += 1
-        label = f"{one.label} ({seen[one.label]})" if counts[one.label] > 1 else one.label
-        named.append(Contestant(one.key, one.estimator, label))
+    for label, key in sorted((label, key) for key, label in labels.items()):
+        seen[label] += 1
+        named.append(Contestant(key, found[key][0], f"{label} ({seen[label]})" if counts[label] > 1 else label))
     return named
 
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 from touchneedle.reports.aggregate import Cell
 from touchneedle.reports.ranking import HUGE, PRIMARY, size_of
-from touchneedle.reports.rows import Row, canonical
+from touchneedle.reports.rows import Row, canonical, section
 from touchneedle.reports.sections import Column, Section, Table
 
 
@@ -95,7 +95,7 @@ def _curve(index: int, section: Section, row: Row, metric: str, title: str, poin
 def _points(rows: Sequence[tuple[Table, Row]], metric: str) -> tuple[tuple[Point, ...], str]:
     found: dict[int, Point] = {}
     title = ""
-    for table, row in rows:
+    for table, row in sorted(rows, key=lambda pair: (len(pair[1].seeds), _epochs(pair[1]))):
         column = next(column for column in table.columns if column.metric == metric)
         cell = _shown(table, row, column)
         if cell is not None:
@@ -109,4 +109,11 @@ def _shown(table: Table, row: Row, column: Column) -> Cell | None:
 
 
 def _apart_from_budget(row: Row) -> str:
-    return canonical({name: value for name, value in json.loads(row.key).items() if name != "budget"})
+    """What rows of a curve share: fewer events may be seen more often, so that steps of training, not passes, are alike."""
+    parts = json.loads(row.key)
+    parts["trainer"].pop("max_epochs", None)
+    return canonical({name: value for name, value in parts.items() if name != "budget"})
+
+
+def _epochs(row: Row) -> int:
+    return int(section(row.runs[0].record.config, "trainer").get("max_epochs", 0))

@@ -19,9 +19,9 @@ from touchneedle.reports.picture import Picture
 from touchneedle.reports.text_tables import escape, table_row
 
 ABOUT_CURVES = (
-    "The primary number of a toy at each training budget, seeds averaged. Slope: of its logarithmic badness against the logarithm of the "
-    "number of events, with its standard error; negative where more events help: at the pace of statistics -1 for n* and KL, -0.5 for "
-    "errors of the log-ratio; 0 where nothing improves."
+    "The primary number of a toy at each training budget, seeds averaged; passes over the events may differ, nothing else does. "
+    "Slope: of its logarithmic badness against the logarithm of the number of events, with its standard error; negative where more "
+    "events help: at the pace of statistics -1 for n* and KL, -0.5 for errors of the log-ratio; 0 where nothing improves."
 )
 MAX_CHANGES = 100
 FIGURES = (("Ranks", draw_ranks), ("Performance profiles", draw_profiles), ("Cost against quality", draw_pareto))

@@ -32,6 +32,21 @@ def power_law(make: Any, results: Callable[..., Path], power: float) -> Path:
     return folder
 
 
+def test_passes_over_the_events_may_differ_and_nothing_else(make: Any, results: Callable[..., Path]) -> None:
+    def record(n: int, seeds: int, **trainer: int) -> list[Any]:
+        made = [
+            make.record("ratio_bce", seed, make.density_metrics(10 / n), n_train=n, run_id=f"{n}{seed}{trainer}") for seed in range(seeds)
+        ]
+        for one in made:
+            one.config["trainer"] |= trainer
+        return made
+
+    few, many = record(2_000, 2, max_epochs=150), record(100_000, 2, max_epochs=10)
+    folder = results(*few, *many, *record(100_000, 1, max_epochs=300), *record(10_000, 2, batch_size=64))
+    (curve,) = curves(folder)
+    assert [(point.n_train, point.cell.n_seeds) for point in curve.points] == [(2_000, 2), (100_000, 2)]
+
+
 def test_slopes_are_those_of_a_weighted_fit() -> None:
     generator = np.random.default_rng(0)
     n, errors = np.array([1e3, 4e3, 1e4, 1e5]), np.array([0.1, 0.2, 0.05, 0.1])
