@@ -149,6 +149,13 @@ class TuningConfig:
 
 
 @dataclass
+class TrackingConfig:
+    """Where the losses of each epoch go as they come, besides the record; does not enter the run's identity."""
+
+    name: Literal["none", "csv", "tensorboard", "mlflow"] = "csv"
+
+
+@dataclass
 class ExperimentConfig:
     """One cell of a sweep: everything that ``run_experiment`` needs."""
 
@@ -161,6 +168,7 @@ class ExperimentConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
     tuning: TuningConfig = field(default_factory=TuningConfig)
+    tracking: TrackingConfig = field(default_factory=TrackingConfig)
     seed: int = 0
     results: str = "results/local"
     plugins: list[str] = field(default_factory=list)

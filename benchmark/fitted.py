@@ -15,6 +15,7 @@ from touchneedle.benchmark.identity import identify
 from touchneedle.benchmark.records import read_record, record_path
 from touchneedle.benchmark.seeding import derive_seed
 from touchneedle.benchmark.store import clear_unfinished_fit, load_fit, load_weights, save_fit
+from touchneedle.benchmark.tracking import follow
 from touchneedle.benchmark.training_log import TrainingLog
 from touchneedle.conf import registry
 from touchneedle.conf.errors import InputError, SkipCell
@@ -35,7 +36,7 @@ def fitted(config: ExperimentConfig, toy: Toy, fit_id: str) -> tuple[Estimator, 
         raise SkipCell(f"estimator {config.estimator.name} uses design {' or '.join(sorted(estimator.designs))}; got {config.design}")
     log = load_fit(results, fit_id, estimator)
     if log is None:
-        log = _train_members(estimator, training_events(config, toy), config, seed)
+        log = _train_members(estimator, training_events(config, toy), config, fit_id)
         save_fit(results, fit_id, estimator, log)
     return estimator, log
 
@@ -102,13 +103,15 @@ def _build_one(config: ExperimentConfig, toy: Toy, seed: int) -> Estimator:
         return build_estimator(config.estimator.name, toy.spec, truth=toy, **config.estimator.params)
 
 
-def _train_members(estimator: Estimator, events: Events, config: ExperimentConfig, seed: int) -> TrainingLog:
+def _train_members(estimator: Estimator, events: Events, config: ExperimentConfig, fit_id: str) -> TrainingLog:
     # Lightning takes seconds to import: only where something trains.
     from touchneedle.benchmark.train import train, train_ensemble
 
-    if not isinstance(estimator, Ensemble):
-        return train(estimator, events, config.trainer, config.optimizer, seed, start_of(config))
-    return train_ensemble(estimator, events, config.trainer, config.optimizer, config.ensemble, seed, start_of(config))
+    seed, start = fit_seed(config), start_of(config)
+    with follow(config.tracking, Path(config.results), fit_id) as logger:
+        if isinstance(estimator, Ensemble):
+            return train_ensemble(estimator, events, config.trainer, config.optimizer, config.ensemble, seed, start, logger)
+        return train(estimator, events, config.trainer, config.optimizer, seed, start, logger)
 
 
 def start_of(config: ExperimentConfig) -> dict[str, Tensor] | None:

@@ -15,7 +15,9 @@ from importlib.resources.abc import Traversable
 from touchneedle.conf import registry
 
 COMPONENT_GROUPS = ("toy", "estimator")
-GROUPS = ("toy", "estimator", "budget", "design", "evaluation", "trainer", "optimizer", "ensemble", "tuning", "launcher", "sweep")
+GROUPS = (
+    "toy", "estimator", "budget", "design", "evaluation", "trainer", "optimizer", "ensemble", "tuning", "tracking", "launcher", "sweep",
+)  # fmt: skip
 PLAIN_KEYS = ("seed", "results")
 # These say how to launch, not what to run.
 LAUNCH_KEYS = ("launcher", "hydra")

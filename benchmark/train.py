@@ -6,8 +6,9 @@ A method without stages is fitted in ``prepare`` alone.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -18,24 +19,15 @@ from touchneedle.benchmark.members import OneMember, StackedMembers, can_stack, 
 from touchneedle.benchmark.seeding import derive_generator
 from touchneedle.benchmark.training_log import TrainingLog
 from touchneedle.benchmark.training_loop import NOT_BY_ELEMENT, run_stage
+from touchneedle.benchmark.training_plan import Start, TrainingPlan
 from touchneedle.conf.errors import InputError, SkipCell
 from touchneedle.estimators.base import Estimator, Stage
 from touchneedle.estimators.ensemble import Ensemble
 from touchneedle.estimators.pretraining import start_from
 from touchneedle.toys.base import Events, EventSource, collect
 
-Start = Mapping[str, Tensor] | None
-"""A ``state_dict`` to start from, or None for the weights that the estimator has."""
-
-
-@dataclass(frozen=True)
-class _Plan:
-    """What all members of a training share."""
-
-    trainer: TrainerConfig
-    optimizer: OptimizerConfig
-    seed: int
-    start: Start
+if TYPE_CHECKING:
+    from lightning.pytorch.loggers import Logger
 
 
 def train(
@@ -45,19 +37,21 @@ def train(
     optimizer: OptimizerConfig,
     seed: int,
     start: Start = None,
+    logger: Logger | None = None,
 ) -> TrainingLog:
     """Train ``estimator`` in place on a source of events and return the log.
 
     Args:
         seed: derives shuffling and the randomness of the loss; initial weights come with the estimator.
         start: weights of another training to begin with.
+        logger: told the losses of each epoch as they come.
 
     Raises:
         NonFiniteLoss: with the stage, epoch and step.
         SkipCell: if a stage has no events.
     """
     events = _checked(source)
-    return _train_alone(estimator, events, events.weight, _Plan(trainer, optimizer, seed, start))
+    return _train_alone(estimator, events, events.weight, TrainingPlan(trainer, optimizer, seed, start, logger))
 
 
 def train_ensemble(
@@ -68,6 +62,7 @@ def train_ensemble(
     ensemble: EnsembleConfig,
     seed: int,
     start: Start = None,
+    logger: Logger | None = None,
 ) -> TrainingLog:
     """Train the members of an ensemble in place, and finish it; the log is that of the first, with the seconds of all.
 
@@ -79,7 +74,7 @@ def train_ensemble(
     members = estimator.estimators
     weights = [_resampled(events.weight, ensemble, seed, k) for k in range(len(members))]
     train_all = _stacked if _together(ensemble, trainer) else _one_by_one
-    log = train_all(members, events, weights, _Plan(trainer, optimizer, seed, start))
+    log = train_all(members, events, weights, TrainingPlan(trainer, optimizer, seed, start, logger))
     begun = time.perf_counter()
     estimator.eval()
     estimator.finish(_split(events, trainer.validation_fraction)[1])
@@ -87,7 +82,7 @@ def train_ensemble(
     return log
 
 
-def _stacked(members: Sequence[Estimator], events: Events, weights: Sequence[Tensor], plan: _Plan) -> TrainingLog:
+def _stacked(members: Sequence[Estimator], events: Events, weights: Sequence[Tensor], plan: TrainingPlan) -> TrainingLog:
     """All members in one pass, if the method and the optimiser allow it."""
     begun = time.perf_counter()
     training, validation = _split(events, plan.trainer.validation_fraction)
@@ -102,19 +97,17 @@ def _stacked(members: Sequence[Estimator], events: Events, weights: Sequence[Ten
     for stages in zip(*(member.stages() for member in members), strict=True):
         chosen = own if own is None or stages[0].event_filter is None else own[:, stages[0].event_filter(training)]
         with members_frozen_but(members, stages):
-            run_stage(
-                StackedMembers(members, stages, chosen), stages[0], training, validation, plan.trainer, plan.optimizer, plan.seed, log
-            )
+            run_stage(StackedMembers(members, stages, chosen), stages[0], training, validation, plan, log)
     return _finished(members, validation, log, begun)
 
 
-def _one_by_one(members: Sequence[Estimator], events: Events, weights: Sequence[Tensor], plan: _Plan) -> TrainingLog:
-    pairs = zip(members, weights, strict=True)
-    logs = [_train_alone(member, events, weight, plan) for member, weight in pairs]
+def _one_by_one(members: Sequence[Estimator], events: Events, weights: Sequence[Tensor], plan: TrainingPlan) -> TrainingLog:
+    plans = [plan] + [replace(plan, logger=None)] * (len(members) - 1)
+    logs = [_train_alone(member, events, weight, own) for member, weight, own in zip(members, weights, plans, strict=True)]
     return replace(logs[0], seconds=sum(log.seconds for log in logs))
 
 
-def _train_alone(estimator: Estimator, events: Events, weight: Tensor, plan: _Plan) -> TrainingLog:
+def _train_alone(estimator: Estimator, events: Events, weight: Tensor, plan: TrainingPlan) -> TrainingLog:
     """Train on events with weights (n,) of this estimator's own; validation events keep theirs."""
     log = TrainingLog()
     begun = time.perf_counter()
@@ -124,7 +117,7 @@ def _train_alone(estimator: Estimator, events: Events, weight: Tensor, plan: _Pl
     _check_stages(estimator.stages(), training, validation)
     for stage in estimator.stages():
         with members_frozen_but([estimator], [stage]):
-            run_stage(OneMember(estimator, stage), stage, training, validation, plan.trainer, plan.optimizer, plan.seed, log)
+            run_stage(OneMember(estimator, stage), stage, training, validation, plan, log)
     return _finished([estimator], validation, log, begun)
 
 

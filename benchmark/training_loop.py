@@ -19,10 +19,11 @@ from lightning.pytorch.callbacks import TQDMProgressBar
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
-from touchneedle.benchmark.config import OptimizerConfig, TrainerConfig
+from touchneedle.benchmark.config import TrainerConfig
 from touchneedle.benchmark.energy_conserving import EnergyConserving
 from touchneedle.benchmark.members import Trainee
 from touchneedle.benchmark.training_log import TrainingLog
+from touchneedle.benchmark.training_plan import TrainingPlan
 from touchneedle.conf.errors import InputError
 from touchneedle.estimators.base import Stage
 from touchneedle.toys.base import Events
@@ -48,23 +49,21 @@ def run_stage(
     stage: Stage,
     training: Events,
     validation: Events,
-    trainer: TrainerConfig,
-    optimizer: OptimizerConfig,
-    seed: int,
+    plan: TrainingPlan,
     log: TrainingLog,
 ) -> None:
     """Train one stage in place and add its losses to the log; raises `NonFiniteLoss` with the stage, epoch and step."""
     training, validation = stage.select(training), stage.select(validation)
-    module = _StageModule(trainee, stage.name, training, validation, trainer, optimizer, seed)
+    module = _StageModule(trainee, stage.name, training, validation, plan, first_epoch=len(log.stages))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
-        _lightning_trainer(trainer).fit(module, module.batches(), module.validation_batches())
+        _lightning_trainer(plan.trainer).fit(module, module.batches(), module.validation_batches())
     trainee.restore(module.selection.best)
     log.stages += [stage.name] * len(module.train_losses)
     log.train_loss += module.train_losses
     log.validation_loss += module.validation_losses
-    log.stopped = module.reason or f"{trainer.max_epochs} epochs"
+    log.stopped = module.reason or f"{plan.trainer.max_epochs} epochs"
 
 
 def _lightning_trainer(trainer: TrainerConfig) -> pl.Trainer:
@@ -109,18 +108,18 @@ class _StageModule(pl.LightningModule):
         stage: str,
         training: Events,
         validation: Events,
-        trainer: TrainerConfig,
-        optimizer: OptimizerConfig,
-        seed: int,
+        plan: TrainingPlan,
+        first_epoch: int,
     ) -> None:
         super().__init__()
         self.trainee = trainee
         self.stage, self.training_events, self.validation_events = stage, training, validation
-        self.trainer_config, self.optimizer_config, self.seed = trainer, optimizer, seed
-        self.loss_generator = torch.Generator().manual_seed(seed)
+        self.trainer_config, self.optimizer_config, self.seed = plan.trainer, plan.optimizer, plan.seed
+        self.follower, self.first_epoch = plan.logger, first_epoch
+        self.loss_generator = torch.Generator().manual_seed(plan.seed)
         self.train_losses: list[float] = []
         self.validation_losses: list[float] = []
-        self.selection, self.reason = _Selection(trainer.patience), ""
+        self.selection, self.reason = _Selection(plan.trainer.patience), ""
         self._sums: dict[str, _Sum] = {"train": _Sum(), "validation": _Sum()}
 
     def batches(self) -> DataLoader[Tensor]:
@@ -152,6 +151,10 @@ class _StageModule(pl.LightningModule):
 
     def on_train_epoch_end(self) -> None:
         self.train_losses.append(self._sums["train"].take_means()[0])
+        if self.follower is not None:
+            losses = {f"{self.stage}/train": self.train_losses[-1], f"{self.stage}/validation": self.validation_losses[-1]}
+            self.follower.log_metrics(losses, self.first_epoch + self.current_epoch)
+            self.follower.save()
 
     def on_validation_epoch_end(self) -> None:
         means = self._sums["validation"].take_means()
