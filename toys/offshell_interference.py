@@ -67,9 +67,9 @@ class OffshellInterference(ExactToy):
     with rates (mu - sqrt mu), sqrt mu, (1 - sqrt mu) times their yields, and the background's. The latent variable of
     joint ratio and score is gluon fusion or background.
 
-    Exposes: interference of either sign, which no mixture of positive processes describes, and an expected likelihood with a
-    second maximum at a small mu of about equal rate (Kauer and Passarino 2012, arXiv:1206.4803; Campbell, Ellis and
-    Williams 2014, arXiv:1311.3589): not regular.
+    Exposes: interference of either sign, which no mixture of positive processes describes, and a second maximum of the
+    likelihood at a small mu, where the sum of amplitudes at high mass is about as large beyond its zero: not regular
+    (Kauer and Passarino 2012, arXiv:1206.4803; Campbell, Ellis and Williams 2014, arXiv:1311.3589).
     """
 
     Config = OffshellInterferenceConfig
