@@ -48,6 +48,7 @@ TOY_TABLE = {
     "mixture_weights": "touchneedle.toys.mixture_weights:MixtureWeights",
     "near_manifold": "touchneedle.toys.near_manifold:NearManifold",
     "neutrino_oscillation": "touchneedle.toys.neutrino_oscillation:NeutrinoOscillation",
+    "offshell_interference": "touchneedle.toys.offshell_interference:OffshellInterference",
     "power_law_tail": "touchneedle.toys.power_law_tail:PowerLawTail",
     "signed_mixture": "touchneedle.toys.signed_mixture:SignedMixture",
     "slcp": "touchneedle.toys.slcp:Slcp",

@@ -3,16 +3,16 @@
     rate_k(theta) = yield_k * prod_j term_kj(theta_j) * prod_l code4(alpha_l; up_kl, down_kl)
 
 over parameters j and nuisances l, alpha = (theta - nominal) / width. Terms are powers that
-physics has: 1, mu, 1 - mu (a fraction), sqrt(mu) (interference), mu - sqrt(mu) (off-shell Higgs, signal
-less interference; ATLAS 2024, arXiv:2412.01548), or a polynomial, which nuisances may have, too (a free yield). Where no
-such product is exact, yield and terms give way to a polynomial in several parameters together if that is closer. How far
-the model is from the function it was fitted to is recorded.
+physics has: 1, mu, 1 - mu (a fraction), sqrt(mu) (interference), mu - sqrt(mu) and 1 - sqrt(mu) (off-shell Higgs, signal
+and background less interference; ATLAS 2024, arXiv:2412.01548), or a polynomial, which nuisances may have, too (a free yield).
+Where no such product is exact, yield and terms, or the factors of all nuisances, or everything gives way to a polynomial in
+several parameters together if that is closer. How far the model is from the function it was fitted to is recorded.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -22,7 +22,7 @@ from touchneedle.conf.errors import InputError
 from touchneedle.inference.joint_polynomial import JointPolynomial, fit_joint
 from touchneedle.toys.base import Parameter, ParameterSpace
 
-TermName = Literal["1", "mu", "1-mu", "sqrt(mu)", "mu-sqrt(mu)", "polynomial"]
+TermName = Literal["1", "mu", "1-mu", "sqrt(mu)", "mu-sqrt(mu)", "1-sqrt(mu)", "polynomial"]
 
 TERMS: dict[str, Callable[[Tensor], Tensor]] = {
     "1": torch.ones_like,
@@ -30,11 +30,13 @@ TERMS: dict[str, Callable[[Tensor], Tensor]] = {
     "1-mu": lambda mu: 1 - mu,
     "sqrt(mu)": torch.sqrt,
     "mu-sqrt(mu)": lambda mu: mu - torch.sqrt(mu),
+    "1-sqrt(mu)": lambda mu: 1 - torch.sqrt(mu),
 }
 
 MAX_DEGREE = 4
 _SCAN_POINTS = 21
 _EXACT = 1e-9
+_NOTHING = 1e-3
 _TEST_POINTS = 1_024
 _BASE_QUANTILES = (0.7, 0.35)
 
@@ -257,31 +259,42 @@ class _Sample:
         return float(((model.rates(self.theta) - self.exact) / self.total[:, None]).abs().max())
 
     def improved(self, product: ProcessRate, k: int) -> ProcessRate:
-        """The product, or what describes process k better: a joint polynomial in place of its terms, or of everything."""
+        """The product, or what describes process k better: a joint polynomial in place of a part of it, or of everything."""
         best, smallest = product, self._misfit(product, k)
-        for columns, factors in ((self.parameters.interest, product.factors), (range(len(self.parameters)), ())):
+        for columns, rest in self._parts(product):
             for degree in range(2, MAX_DEGREE + 1):
-                if smallest < _EXACT or not len(columns):
+                if smallest < _EXACT or not columns:
                     return best
-                found = self._joint(list(columns), factors, degree, k)
+                found = self._joint(columns, rest, degree, k)
                 misfit = torch.inf if found is None else self._misfit(found, k)
                 if found is not None and misfit < smallest:
                     best, smallest = found, misfit
         return best
 
+    def _parts(self, product: ProcessRate) -> Iterator[tuple[list[int], ProcessRate]]:
+        """Columns of parameters that a joint polynomial may describe, and what stays of the product beside it."""
+        space = self.parameters
+        interest = tuple(term for term in product.terms if space.index(term.parameter) in space.interest)
+        yield list(space.interest), ProcessRate(1.0, (), product.factors)
+        if interest and len(space.nuisance) > 1:
+            yield list(space.nuisance), ProcessRate(1.0, interest)
+        yield list(range(len(space))), ProcessRate(1.0)
+
     def _misfit(self, process: ProcessRate, k: int) -> float:
         rate = RateModel(self.parameters.names, (process,)).rates(self.theta)[:, 0]
         return float(((rate - self.exact[:, k]) / self.total).abs().max())
 
-    def _joint(self, columns: list[int], factors: tuple[NuisanceFactor, ...], degree: int, k: int) -> ProcessRate | None:
+    def _joint(self, columns: list[int], rest: ProcessRate, degree: int, k: int) -> ProcessRate | None:
         space = self.parameters
-        rest = RateModel(space.names, (ProcessRate(1.0, (), factors),)).rates(self.theta)[:, 0]
+        beside = RateModel(space.names, (rest,)).rates(self.theta)[:, 0]
         one = torch.ones(len(space), dtype=torch.float64)
         low, high = space.from_normal(-one)[columns], space.from_normal(one)[columns]
         names = [space.names[column] for column in columns]
-        wanted = self.exact[:, k] / rest
-        joint = fit_joint(names, self.theta[:, columns], wanted, degree, 0.5 * (low + high), 0.5 * (high - low))
-        return None if joint is None else ProcessRate(1.0, (), factors, joint)
+        # Where the rest vanishes (mu - sqrt mu at 1) nothing is known of the polynomial.
+        known = beside.abs() > _NOTHING * beside.abs().amax()
+        theta, wanted = self.theta[known][:, columns], (self.exact[:, k] / beside)[known]
+        joint = fit_joint(names, theta, wanted, degree, 0.5 * (low + high), 0.5 * (high - low))
+        return None if joint is None else replace(rest, joint=joint)
 
 
 def _evaluate(rates: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -37,12 +39,17 @@ def joint_truth(toy: ExactToy, x: Tensor, label: Tensor, theta: Tensor) -> tuple
     (Brehmer et al. 2018, arXiv:1805.00020, eqs. 3 and 4). ``theta`` (n, p) need not be the point that
     generated the events.
     """
+    nominal = toy.spec.parameters.nominal.to(theta.device)
+    return latent_truth(partial(_log_joint, toy, x, label), theta, nominal)
+
+
+def latent_truth(log_joint: Callable[[Tensor], Tensor], theta: Tensor, nominal: Tensor) -> tuple[Tensor, Tensor]:
+    """Joint log ratio (n,) and joint score (n, p) at theta (n, p) of log p(x, z|theta), a function of theta for given events."""
     theta = theta.detach().clone().requires_grad_()
     with torch.enable_grad():
-        log_joint = _log_joint(toy, x, label, theta)
-        (score,) = torch.autograd.grad(log_joint.sum(), theta)
-    nominal = toy.spec.parameters.nominal.to(theta.device).expand_as(theta)
-    return log_joint.detach() - _log_joint(toy, x, label, nominal).detach(), score
+        value = log_joint(theta)
+        (score,) = torch.autograd.grad(value.sum(), theta)
+    return value.detach() - log_joint(nominal.expand_as(theta)).detach(), score
 
 
 def check_positive(owner: str, **options: float) -> None:

@@ -1,5 +1,7 @@
 """Rate models: every term is recognised, deviations are recorded, JSON keeps them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from pydantic import TypeAdapter
@@ -16,15 +18,15 @@ SPACE = ParameterSpace((MU, NU))
 def off_shell(theta):
     mu, nu = theta.unbind(-1)
     response = 1.1 ** (nu / 2)
-    return torch.stack([20 * mu * response, -5 * mu.sqrt(), 7 * (mu - mu.sqrt()), 100 + 0 * mu, 3 * (1 - mu)], -1)
+    return torch.stack([20 * mu * response, -5 * mu.sqrt(), 7 * (mu - mu.sqrt()), 100 + 0 * mu, 3 * (1 - mu), 9 * (1 - mu.sqrt())], -1)
 
 
 def test_terms_of_off_shell_physics_are_recognised():
     model = fit_rate_model(SPACE, off_shell)
     kinds = [process.terms[0].kind if process.terms else "1" for process in model.processes]
-    assert kinds == ["mu", "sqrt(mu)", "mu-sqrt(mu)", "1", "1-mu"]
-    assert [process.nominal_yield for process in model.processes] == pytest.approx([20, -5, 7, 100, 3])
-    assert [len(process.factors) for process in model.processes] == [1, 0, 0, 0, 0]
+    assert kinds == ["mu", "sqrt(mu)", "mu-sqrt(mu)", "1", "1-mu", "1-sqrt(mu)"]
+    assert [process.nominal_yield for process in model.processes] == pytest.approx([20, -5, 7, 100, 3, 9])
+    assert [len(process.factors) for process in model.processes] == [1, 0, 0, 0, 0, 0]
     # Code 4 is a polynomial within one sigma, which an exponential response is not exactly.
     assert model.worst_deviation < 1e-4
 
@@ -58,6 +60,17 @@ def test_interactions_of_parameters_are_polynomials_in_both():
     assert torch.allclose(gradient, torch.tensor([[3.0, 2.0], [-5.0, 0.0]], dtype=torch.float64))
 
 
+def test_nuisances_that_interact_leave_the_term_in_mu_alone():
+    """Interference whose size and phase are uncertain: sqrt(mu) times a function of both."""
+    space = ParameterSpace((MU, NU, replace(NU, name="other")))
+    model = fit_rate_model(space, lambda theta: theta[:, :1].sqrt() * (-10 + theta[:, 1:2] * theta[:, 2:]))
+    (process,) = model.processes
+    assert [term.kind for term in process.terms] == ["sqrt(mu)"]
+    assert process.joint is not None
+    assert process.joint.parameters == ("nu", "other")
+    assert model.worst_deviation < 1e-9
+
+
 def test_what_no_polynomial_is_is_recorded_as_deviation():
     model = fit_rate_model(SPACE, lambda theta: 10 + torch.sin(4 * theta[:, :1] * theta[:, 1:]))
     assert model.worst_deviation > 0.05
@@ -73,7 +86,14 @@ def test_a_free_yield_is_linear_in_its_nuisance():
 
 @pytest.mark.parametrize(
     ("toy", "worst"),
-    [("counting_and_shape", 1e-9), ("mixture_weights", 1e-9), ("eft_quadratic", 1e-4), ("energy_scale", 1e-4), ("mass_bump", 1e-9)],
+    [
+        ("counting_and_shape", 1e-9),
+        ("mixture_weights", 1e-9),
+        ("eft_quadratic", 1e-4),
+        ("energy_scale", 1e-4),
+        ("mass_bump", 1e-9),
+        ("offshell_interference", 5e-3),
+    ],
 )
 def test_rates_of_toys_are_described(toy, worst):
     built = build_toy(toy)
