@@ -34,6 +34,8 @@ __all__ = ["FairUniverse", "FairUniverseConfig"]
 
 SIGNAL, BACKGROUNDS = "htautau", ("diboson", "ttbar", "ztautau")
 LEPTON_PT, HADRON_PT, N_PRIMARY = 0, 3, len(PRIMARY)
+# The file rounds pt to 0.001 GeV, and the sum of the jets' on its own.
+ROUNDING = 0.01
 
 
 @dataclass
@@ -179,9 +181,10 @@ def _check_processes(config: FairUniverseConfig, columns: EventColumns) -> None:
 
 
 def _check_objects(config: FairUniverseConfig, columns: EventColumns) -> None:
-    """Momenta are positive, and jets are there as they are counted."""
+    """Momenta are positive, jets are there as they are counted, and their sum holds them."""
     of = {feature.name: columns.x[:, i] for i, feature in enumerate(PRIMARY)}
     count, first, second = of["PRI_n_jets"], of["PRI_jet_leading_pt"], of["PRI_jet_subleading_pt"]
+    described = np.where(count > 0, first, 0) + np.where(count > 1, second, 0)
     wrong = {
         "PRI_lep_pt": of["PRI_lep_pt"] <= 0,
         "PRI_had_pt": of["PRI_had_pt"] <= 0,
@@ -189,11 +192,12 @@ def _check_objects(config: FairUniverseConfig, columns: EventColumns) -> None:
         "PRI_n_jets": (count < 0) | (count != np.round(count)),
         "PRI_jet_leading_pt": (first > 0) != (count > 0),
         "PRI_jet_subleading_pt": ((second > 0) != (count > 1)) | (second > first) & (count > 1),
+        "PRI_jet_all_pt": of["PRI_jet_all_pt"] < described - ROUNDING,
     }
     for name, rows in wrong.items():
         if rows.any():
             raise InputError(
-                f"event file {config.path}: column {name!r}: expected positive momenta, and jets by falling pt as many as PRI_n_jets says; "
+                f"event file {config.path}: column {name!r}: expected positive momenta, and jets by falling pt as PRI_n_jets counts them; "
                 f"{rows.sum()} of {len(rows)} rows differ, the first is row {rows.argmax()}"
             )
 

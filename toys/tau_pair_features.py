@@ -45,7 +45,7 @@ class TauPair:
         jets: (n, m), by falling pt; pt is 0 where there is none.
         met_x, met_y: missing transverse momentum (n,).
         further_jets: how many jets there are beyond ``jets``, softer than all of them, whose directions are not known (n,).
-        further_pt: the sum of their pt (n,).
+        further_pt: the sum of their pt (n,); without any, what rounding left of a sum of all jets.
     """
 
     lepton: Momentum
@@ -88,8 +88,7 @@ def tau_pair_objects(primary: Tensor) -> TauPair:
     there = torch.arange(2, device=primary.device) < count.unsqueeze(-1)
     jets = Momentum(*(primary[:, [6 + k, 9 + k]].where(there, 0.0) for k in range(3)))
     further = (count - 2).clamp(min=0)
-    further_pt = torch.where(further > 0, (jet_pt - jets.pt.sum(-1)).clamp(min=0), 0.0)
-    return TauPair(lepton, hadron, jets, met * met_phi.cos(), met * met_phi.sin(), further, further_pt)
+    return TauPair(lepton, hadron, jets, met * met_phi.cos(), met * met_phi.sin(), further, jet_pt - jets.pt.sum(-1))
 
 
 def delta_phi(a: Tensor, b: Tensor) -> Tensor:

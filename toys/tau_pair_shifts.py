@@ -50,14 +50,9 @@ def with_hard_jets(objects: TauPair, cut: float = JET_CUT) -> TauPair:
     kept = torch.where(objects.jets.pt > cut, objects.jets.pt, 0.0)
     order = kept.argsort(dim=-1, descending=True, stable=True)
     jets = Momentum(*(value.gather(-1, order) for value in (kept, objects.jets.eta, objects.jets.phi)))
-    softest = objects.jets.pt.min(-1).values
-    further = (softest > cut) & (objects.further_pt > cut)
-    return replace(
-        objects,
-        jets=jets,
-        further_jets=torch.where(further, objects.further_jets, 0),
-        further_pt=torch.where(further, objects.further_pt, 0.0),
-    )
+    soft = (objects.jets.pt.min(-1).values <= cut) | (objects.further_jets > 0) & (objects.further_pt <= cut)
+    further, further_pt = (value.where(~soft, 0) for value in (objects.further_jets, objects.further_pt))
+    return replace(objects, jets=jets, further_jets=further, further_pt=further_pt)
 
 
 def is_selected(lepton_pt: Tensor, hadron_pt: Tensor) -> Tensor:

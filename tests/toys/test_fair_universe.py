@@ -14,11 +14,12 @@ from touchneedle.benchmark.check_toy import check_toy
 from touchneedle.benchmark.data import make_events
 from touchneedle.conf.errors import InputError
 from touchneedle.toys.base import LogNormalConstraint, build_toy
-from touchneedle.toys.tau_pair_features import FEATURES, PRIMARY
+from touchneedle.toys.tau_pair_features import FEATURES, PRIMARY, tau_pair_features, tau_pair_objects
 
 NAMES = [feature.name for feature in FEATURES]
 PRIMARY_NAMES = NAMES[: len(PRIMARY)]
 PROCESSES = ("diboson", "htautau", "ttbar", "ztautau")
+EPS = float(np.finfo(np.float32).eps)
 # The 1,000 events of the challenge's repository: named, or beside the project.
 BESIDE = Path(__file__).parents[3] / "shared" / "data" / "FAIR_Universe_HiggsML_data.parquet"
 REAL = Path(os.environ.get("TOUCHNEEDLE_FAIR_UNIVERSE", BESIDE))
@@ -152,7 +153,9 @@ def test_events_move_alike_in_any_order_and_company(build, challenge):
 def test_soft_momentum_widens_the_missing_one_by_its_width(build):
     toy = build()
     pool = toy.pool("train")
-    met = [torch.polar(*(toy.at(pool, point(toy, soft_met=s)).x[:, NAMES.index(n)] for n in ("PRI_met", "PRI_met_phi"))) for s in (0.0, 4.0)]
+    met = [
+        torch.polar(*(toy.at(pool, point(toy, soft_met=s)).x[:, NAMES.index(n)] for n in ("PRI_met", "PRI_met_phi"))) for s in (0.0, 4.0)
+    ]
     moved = torch.view_as_real(met[1] - met[0]) / 4.0
     assert abs(float(moved.mean())) < 4.5 / math.sqrt(moved.numel())
     assert abs(float(moved.square().mean()) - 1) < 4.5 * math.sqrt(2 / moved.numel())
@@ -184,13 +187,17 @@ def negative(column):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda t: t | {"detailed_labels": np.where(t["detailed_labels"] == "ttbar", "wjets", t["detailed_labels"])}, "got diboson, htautau, wjets"),
+        (
+            lambda t: t | {"detailed_labels": np.where(t["detailed_labels"] == "ttbar", "wjets", t["detailed_labels"])},
+            "got diboson, htautau, wjets",
+        ),
         (lambda t: t | {"detailed_labels": ["ztautau"] * len(t["weights"])}, "expected htautau and backgrounds"),
         (lambda t: {k: v for k, v in t.items() if k != "PRI_met"}, "no column 'PRI_met'"),
         (lambda t: t | {"PRI_had_pt": negative(t["PRI_had_pt"])}, "column 'PRI_had_pt': expected positive momenta"),
-        (lambda t: t | {"PRI_n_jets": t["PRI_n_jets"] + 1}, "column 'PRI_jet_leading_pt'.*as many as PRI_n_jets says"),
+        (lambda t: t | {"PRI_n_jets": t["PRI_n_jets"] + 1}, "column 'PRI_jet_leading_pt'.*as PRI_n_jets counts them"),
         (lambda t: t | {"PRI_jet_subleading_pt": t["PRI_jet_subleading_pt"] * 9}, "column 'PRI_jet_subleading_pt'.*falling pt"),
         (lambda t: t | {"PRI_n_jets": t["PRI_n_jets"] * 0.5}, "column 'PRI_n_jets'"),
+        (lambda t: t | {"PRI_jet_all_pt": t["PRI_jet_all_pt"] / 2}, "column 'PRI_jet_all_pt'"),
         (lambda t: t | {"PRI_had_pt": np.minimum(t["PRI_had_pt"], 25.0)}, "selected yield of 0 in the train split"),
     ],
 )
@@ -224,51 +231,48 @@ def sample():
 
 @needs_sample
 def test_real_derived_features_are_recomputed_to_float_precision(sample):
-    """But for masses: the file has E^2 - p^2 in float32, which loses what a small mass has; they agree to that rounding."""
-    from touchneedle.toys.tau_pair_features import tau_pair_features, tau_pair_objects
-
+    """Within the rounding of float32 numbers of the size that the file's formulas subtract from each other."""
     primary, stored = sample
     objects = tau_pair_objects(torch.from_numpy(primary).double())
-    x, eps = tau_pair_features(objects).numpy(), np.finfo(np.float32).eps
-    energy = {name: (p.pt * p.eta.cosh()).numpy() for name, p in [("lep", objects.lepton), ("had", objects.hadron), ("met", objects.met)]}
-    pt = objects.lepton.pt + objects.hadron.pt + objects.met.pt + objects.jets.pt.sum(-1)
-    jets = (objects.jets.pt * objects.jets.eta.cosh()).sum(-1).numpy()
-    lepton_pt = objects.lepton.pt.numpy()
-    masses = {"mass_transverse_met_lep": energy["met"] + lepton_pt, "mass_vis": energy["lep"] + energy["had"], "mass_jet_jet": jets}
-    for name, scale in masses.items():
-        column = NAMES.index(f"DER_{name}")
-        found, expected = x[:, column], stored[:, column].astype(float)
-        there = expected > -25
-        assert there.any()
-        assert np.abs(found**2 - expected**2)[there].max(initial=0, where=True) >= 0
-        assert (np.abs(found**2 - expected**2) <= 8 * eps * np.maximum(scale, 1) ** 2)[there].all()
-        assert (found[~there] == -25).all()
-    scales = {"DER_pt_h": pt.numpy(), "DER_pt_tot": pt.numpy(), "DER_deltar_had_lep": 8.0, "DER_met_phi_centrality": 32.0}
+    x, pt = tau_pair_features(objects).numpy(), sum(p.pt for p in (objects.lepton, objects.hadron, objects.met)).numpy()
+    # Angles are taken modulo 2 pi after adding 3 pi; one centrality divides sines of nearly equal angles, one has an exponent.
+    sizes = {
+        "DER_pt_h": pt,
+        "DER_pt_tot": pt + objects.jet_pt.numpy(),
+        "DER_deltar_had_lep": 16.0,
+        "DER_met_phi_centrality": 32.0,
+        "DER_lep_eta_centrality": 4.0,
+    }
     for column, name in enumerate(NAMES):
-        if name.removeprefix("DER_") not in masses and name not in ("PRI_jet_all_pt", "DER_sum_pt"):
-            scale = np.maximum(scales.get(name, 1.0), np.abs(stored[:, column]))
-            assert (np.abs(x[:, column] - stored[:, column]) <= eps * scale).all(), name
+        if name not in energies(objects):
+            size = np.maximum(sizes.get(name, 1.0), np.abs(stored[:, column]))
+            assert (np.abs(x[:, column] - stored[:, column]) <= EPS * size).all(), name
+    # Masses are E^2 - p^2, which loses what a small mass has of a large energy.
+    for name, energy in energies(objects).items():
+        found, expected = x[:, NAMES.index(name)], stored[:, NAMES.index(name)].astype(float)
+        assert ((found == -25) == (expected == -25)).all()
+        assert (np.abs(found**2 - expected**2) <= 4 * EPS * energy**2)[found >= 0].all(), name
+
+
+def energies(objects):
+    """Energies behind each mass, (n,)."""
+    lepton, hadron, first, second = (
+        (p.pt * p.eta.cosh()).numpy() for p in (objects.lepton, objects.hadron, objects.jet(0), objects.jet(1))
+    )
+    transverse = (objects.met.pt + objects.lepton.pt).numpy()
+    return {"DER_mass_transverse_met_lep": transverse, "DER_mass_vis": lepton + hadron, "DER_mass_jet_jet": first + second}
 
 
 @needs_sample
 def test_the_real_transverse_mass_is_that_of_float32_arithmetic(sample):
+    """Up to a factor in the last digits: where it differs by more than float precision, this is why."""
     primary, stored = sample
     pt, phi, met, met_phi = primary[:, 0], primary[:, 2], primary[:, 14], primary[:, 15]
     across, up = met * np.cos(met_phi) + pt * np.cos(phi), met * np.sin(met_phi) + pt * np.sin(phi)
-    square = (met + pt) ** 2 - across**2 - up**2
-    found = np.sqrt(np.maximum(square, np.float32(0)))
-    difference = np.abs(found**2 - stored[:, NAMES.index("DER_mass_transverse_met_lep")] ** 2)
-    assert (difference <= 2 * np.finfo(np.float32).eps * (met + pt) ** 2).all()
-
-
-@needs_sample
-def test_real_jet_sums_were_rounded_apart(sample):
-    """Sums of two jets were rounded to 0.001 GeV on their own: an event in the sample differs by that; all others agree."""
-    primary, _ = sample
-    count, jets, jet_pt = primary[:, 12], primary[:, [6, 9]].astype(float), primary[:, 13]
-    difference = np.abs(np.where(jets > 0, jets, 0).sum(-1) - jet_pt)[count < 3]
-    assert difference.max() < 0.00101
-    assert (difference > 1e-4).sum() <= 1
+    found = np.sqrt(np.maximum((met + pt) ** 2 - across**2 - up**2, np.float32(0)))
+    exact = tau_pair_features(tau_pair_objects(torch.from_numpy(primary).double()))[:, len(PRIMARY)].numpy()
+    kept = stored[:, len(PRIMARY)]
+    assert np.abs(found - kept).max() <= 0.1 * np.abs(exact - kept).max()
 
 
 @needs_sample
@@ -277,15 +281,14 @@ def test_real_events_move_as_one_at_a_time(shifted_event, four_vector_features, 
     toy = build_toy("fair_universe", path=str(REAL), test_fraction=0.2)
     found = rows_by_event(toy, soft_met=0.0, **values)
     assert len(found) == 1_000
-    # Sums of two jets, rounded apart in the file, are recomputed from the jets.
-    agree_with_scalars(found, shifted_event, four_vector_features, values, 1e-5)
+    agree_with_scalars(found, shifted_event, four_vector_features, values, 2e-6)
 
 
 @needs_sample
 def test_the_real_file_reaches_below_the_thresholds(sample):
     """So that nothing is missing above the shifted thresholds, anywhere within the bounds."""
     primary, _ = sample
-    assert 20 < primary[:, 0].min()
+    assert primary[:, 0].min() > 20
     assert primary[:, 3].min() < 26 / 1.1
     assert primary[primary[:, 12] > 0, 6].min() < 26 / 1.1
 

@@ -53,7 +53,8 @@ def test_soft_momentum_moves_the_missing_one_alone(primary):
     before, after = scaled(primary), scaled(primary, soft_met=3.0)
     moved = torch.stack([after.met_x - before.met_x, after.met_y - before.met_y], -1)
     np.testing.assert_allclose(moved, 3.0 * frozen_normals(primary, "soft_met"), atol=1e-12)
-    assert torch.equal(after.hadron.pt, before.hadron.pt) and torch.equal(after.jets.pt, before.jets.pt)
+    assert torch.equal(after.hadron.pt, before.hadron.pt)
+    assert torch.equal(after.jets.pt, before.jets.pt)
 
 
 def three_jets(pt, further=(0, 0.0)):
