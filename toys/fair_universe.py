@@ -28,7 +28,7 @@ from touchneedle.toys.base import (
 from touchneedle.toys.event_file import EventColumns, read_event_file
 from touchneedle.toys.event_table import hash_fraction
 from touchneedle.toys.tau_pair_features import FEATURES, PRIMARY, tau_pair_features, tau_pair_objects
-from touchneedle.toys.tau_pair_shifts import HADRON_CUT, frozen_normals, is_selected, shifted, with_hard_jets
+from touchneedle.toys.tau_pair_shifts import HADRON_CUT, LEPTON_CUT, frozen_normals, is_selected, shifted, with_hard_jets
 
 __all__ = ["FairUniverse", "FairUniverseConfig"]
 
@@ -36,6 +36,7 @@ SIGNAL, BACKGROUNDS = "htautau", ("diboson", "ttbar", "ztautau")
 LEPTON_PT, HADRON_PT, N_PRIMARY = 0, 3, len(PRIMARY)
 # The file rounds pt to 0.001 GeV, and the sum of the jets' on its own.
 ROUNDING = 0.01
+TES_RANGE = (0.9, 1.1)
 
 
 @dataclass
@@ -59,10 +60,11 @@ class FairUniverse(FiniteToy):
 
     x = features(g(objects, latents; tes, jes, soft_met)) of those whose shifted tau has pt > 26 GeV and lepton pt > 20 GeV,
     jets from 26 GeV on. Weights: mu for the signal; bkg_scale for every background, times ttbar_scale for top pairs and
-    diboson_scale for dibosons. The file holds taus from 23 GeV on, so that events enter and leave as tes moves; yields are sums
-    of its weights at that selection. Constraints are the challenge's distributions: tes and jes 1 % each, ttbar_scale 2 %,
-    diboson_scale 25 %, bkg_scale 0.1 %; log soft_met ~ N(0, 1), so that its nominal value is the median of 1 GeV. The file
-    itself is at soft_met = 0.
+    diboson_scale for dibosons. The file holds taus from 23 GeV on, so that events enter and leave as tes moves; the rates are
+    the sums of its weights at that selection, smoothed in tes to have a derivative.
+
+    Constraints are the challenge's distributions: tes and jes 1 % each, ttbar_scale 2 %, diboson_scale 25 %, bkg_scale 0.1 %;
+    log soft_met ~ N(0, 1), so that its nominal value is the median of 1 GeV. The file itself is at soft_met = 0.
 
     The latents of soft_met are frozen by a hash of the event. Splits are decided by another hash of it. Within a split the
     weights of each process are scaled to its whole nominal yield.
@@ -79,16 +81,16 @@ class FairUniverse(FiniteToy):
         _check_objects(config, columns)
         self.config = config
         self.spec = _spec(config, columns)
-        self._passing = [_Passing(columns, k) for k in range(len(columns.processes))]
+        self._yields = _yields(config, columns)
         in_test = hash_fraction(columns.x) < config.test_fraction
         self._pools = {"train": self._pool(columns, ~in_test, "train"), "test": self._pool(columns, in_test, "test")}
         self.fit_events = max(1, round(self.expected_events(self.spec.parameters.nominal.unsqueeze(0)).item()))
 
     def rates(self, theta: Tensor) -> Tensor:
-        """Selected yields of the whole file at theta (m, 7): shape (m, k); a step function of tes."""
+        """Selected yields of the whole file at theta (m, 7): shape (m, k); quadratic in tes, see `_Yield`."""
         theta = theta.double()
         tes = theta[:, self.spec.parameters.index("tes")]
-        return torch.stack([passing.yields(tes) for passing in self._passing], -1) * self._factors(theta)
+        return torch.stack([expected(tes) for expected in self._yields], -1) * self._factors(theta)
 
     def pool(self, split: Split) -> Events:
         """The events of one split at nominal; those that another tes would select have weight 0."""
@@ -141,19 +143,27 @@ class FairUniverse(FiniteToy):
         return whole / part
 
 
-class _Passing:
-    """The yield of one process above the tau threshold, as a function of the tau energy scale."""
+@dataclass(frozen=True)
+class _Yield:
+    """Selected yield of one process as a function of tes: nominal [1 + a (tes - 1) + b (tes - 1)^2], a smooth sum of weights."""
 
-    def __init__(self, columns: EventColumns, process: int) -> None:
-        x, weight = torch.from_numpy(columns.x).double(), torch.tensor(columns.weight)
-        chosen = torch.from_numpy(columns.label == process) & is_selected(x[:, LEPTON_PT], torch.full_like(x[:, 0], math.inf))
-        self._pt, order = x[chosen, HADRON_PT].sort()
-        above = weight[chosen][order].flip(0).cumsum(0).flip(0)
-        self._above = torch.cat([above, above.new_zeros(1)])
+    nominal: float
+    slope: float
+    bend: float
 
-    def yields(self, tes: Tensor) -> Tensor:
-        """Sum of weights with pt tes > 26 GeV, shape (m,)."""
-        return self._above[torch.searchsorted(self._pt, HADRON_CUT / tes, right=True)]
+    @classmethod
+    def fit(cls, pt: NDArray[np.float64], weight: NDArray[np.float64]) -> _Yield:
+        """Least squares of the sums of ``weight`` (n,) above threshold, which are exact at nominal, across the range of tes."""
+        tes = np.linspace(*TES_RANGE, 41)
+        above = weight @ (pt[:, None] * tes > HADRON_CUT)
+        nominal = float(weight[pt > HADRON_CUT].sum())
+        columns = nominal * np.stack([tes - 1, (tes - 1) ** 2], axis=1)
+        slope, bend = np.linalg.lstsq(columns, above - nominal)[0].tolist() if nominal else (0.0, 0.0)
+        return cls(nominal, slope, bend)
+
+    def __call__(self, tes: Tensor) -> Tensor:
+        """The yield at values of tes (m,)."""
+        return self.nominal * (1 + self.slope * (tes - 1) + self.bend * (tes - 1) ** 2)
 
 
 def _origin(events: Events) -> tuple[Tensor, Tensor]:
@@ -169,6 +179,22 @@ def _check(config: FairUniverseConfig) -> None:
         raise InputError(f"toy fair_universe: option test_fraction: expected a value between 0 and 1; got {config.test_fraction:g}")
     if not 0 <= low < high:
         raise InputError(f"toy fair_universe: option mu_prior: expected 0 <= low < high; got {low:g}, {high:g}")
+
+
+def _yields(config: FairUniverseConfig, columns: EventColumns) -> list[_Yield]:
+    """Yields per process as functions of tes; raises `InputError` where too few events make one that is not positive."""
+    x, ends = columns.x.astype(np.float64), torch.tensor(TES_RANGE, dtype=torch.float64)
+    found = []
+    for k, name in enumerate(columns.processes):
+        chosen = (columns.label == k) & (x[:, LEPTON_PT] > LEPTON_CUT)
+        found.append(_Yield.fit(x[chosen, HADRON_PT], columns.weight[chosen]))
+        if not bool((found[-1](ends) > 0).all()):
+            low, high = found[-1](ends).tolist()
+            raise InputError(
+                f"event file {config.path}: process {name!r}: expected selected events at every tes in {TES_RANGE}; "
+                f"got yields of {low:g}, {found[-1].nominal:g}, {high:g}: give more events"
+            )
+    return found
 
 
 def _check_processes(config: FairUniverseConfig, columns: EventColumns) -> None:
@@ -211,7 +237,7 @@ def _parameters(mu_prior: tuple[float, float]) -> ParameterSpace:
     return ParameterSpace(
         (
             Parameter("mu", "interest", 1.0, mu_prior, Uniform(*mu_prior), latex=r"\mu"),
-            Parameter("tes", "nuisance", 1.0, (0.9, 1.1), Normal(1.0, 0.016), GaussianConstraint(0.01)),
+            Parameter("tes", "nuisance", 1.0, TES_RANGE, Normal(1.0, 0.016), GaussianConstraint(0.01)),
             Parameter("jes", "nuisance", 1.0, (0.9, 1.1), Normal(1.0, 0.016), GaussianConstraint(0.01)),
             Parameter("soft_met", "nuisance", 1.0, (0.0, 5.0), Uniform(0.0, 5.0), LogNormalConstraint(math.e), unit="GeV"),
             Parameter("ttbar_scale", "nuisance", 1.0, (0.8, 1.2), Normal(1.0, 0.033), GaussianConstraint(0.02)),
