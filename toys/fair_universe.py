@@ -47,7 +47,8 @@ class FairUniverseConfig:
         path: parquet file of the challenge (doi:10.5281/zenodo.15131565): its 16 primary features, ``weights`` and
             ``detailed_labels``; derived features are not read but computed.
         test_fraction: expected share of the events in the test split.
-        mu_prior: range of the training proposal for mu, which are its bounds as well; by default those of the challenge.
+        mu_prior: range of the training proposal for mu, which are its bounds as well; by default those of the challenge, within
+            which its million events measure mu. One event in a thousand is signal: fits to few events need a wider range.
     """
 
     path: str
