@@ -155,11 +155,13 @@ class _Yield:
     @classmethod
     def fit(cls, pt: NDArray[np.float64], weight: NDArray[np.float64]) -> _Yield:
         """Least squares of the sums of ``weight`` (n,) above threshold, which are exact at nominal, across the range of tes."""
-        tes = np.linspace(*TES_RANGE, 41)
-        above = weight @ (pt[:, None] * tes > HADRON_CUT)
+        order, tes = pt.argsort(), np.linspace(*TES_RANGE, 41)
         nominal = float(weight[pt > HADRON_CUT].sum())
-        columns = nominal * np.stack([tes - 1, (tes - 1) ** 2], axis=1)
-        slope, bend = np.linalg.lstsq(columns, above - nominal)[0].tolist() if nominal else (0.0, 0.0)
+        if nominal == 0:
+            return cls(0.0, 0.0, 0.0)
+        below = np.concatenate([[0.0], weight[order].cumsum()])[np.searchsorted(pt[order], HADRON_CUT / tes, side="right")]
+        columns = np.stack([tes - 1, (tes - 1) ** 2], axis=1)
+        slope, bend = np.linalg.lstsq(columns, (weight.sum() - below) / nominal - 1)[0].tolist()
         return cls(nominal, slope, bend)
 
     def __call__(self, tes: Tensor) -> Tensor:
@@ -178,8 +180,8 @@ def _check(config: FairUniverseConfig) -> None:
     low, high = config.mu_prior
     if not 0 < config.test_fraction < 1:
         raise InputError(f"toy fair_universe: option test_fraction: expected a value between 0 and 1; got {config.test_fraction:g}")
-    if not 0 <= low < high:
-        raise InputError(f"toy fair_universe: option mu_prior: expected 0 <= low < high; got {low:g}, {high:g}")
+    if not 0 <= low <= 1 <= high or low == high:
+        raise InputError(f"toy fair_universe: option mu_prior: expected a range from 0 on that holds 1; got {low:g}, {high:g}")
 
 
 def _yields(config: FairUniverseConfig, columns: EventColumns) -> list[_Yield]:

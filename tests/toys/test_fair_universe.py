@@ -216,7 +216,10 @@ def test_bad_files_are_refused_in_one_line(challenge, tmp_path, write, change, w
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize(("options", "words"), [({"test_fraction": 1.0}, "test_fraction"), ({"mu_prior": (2.0, 1.0)}, "mu_prior")])
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [({"test_fraction": 1.0}, "test_fraction"), ({"mu_prior": (2.0, 3.0)}, "mu_prior"), ({"mu_prior": (1.0, 1.0)}, "mu_prior")],
+)
 def test_bad_options_are_refused(tmp_path, options, words):
     with pytest.raises(InputError, match=words):
         build_toy("fair_universe", path=str(tmp_path / "none.parquet"), **options)
