@@ -236,13 +236,17 @@ def _spec(config: FairUniverseConfig, columns: EventColumns) -> ToySpec:
 
 
 def _parameters(mu_prior: tuple[float, float]) -> ParameterSpace:
-    """Nuisances with the distributions and ranges of the white paper; Gaussian proposals end six widths within the ranges."""
+    """Nuisances with the distributions and ranges of the white paper; six widths of Gaussian proposals are within the ranges.
+
+    Templates of soft_met stand at equal distances from its nominal value, the lower one at the file itself.
+    """
+    soft_met = Parameter("soft_met", "nuisance", 1.0, (0.0, 5.0), Uniform(0.0, 5.0), LogNormalConstraint(math.e), (0.0, 2.0), "GeV")
     return ParameterSpace(
         (
             Parameter("mu", "interest", 1.0, mu_prior, Uniform(*mu_prior), latex=r"\mu"),
             Parameter("tes", "nuisance", 1.0, TES_RANGE, Normal(1.0, 0.016), GaussianConstraint(0.01)),
             Parameter("jes", "nuisance", 1.0, (0.9, 1.1), Normal(1.0, 0.016), GaussianConstraint(0.01)),
-            Parameter("soft_met", "nuisance", 1.0, (0.0, 5.0), Uniform(0.0, 5.0), LogNormalConstraint(math.e), unit="GeV"),
+            soft_met,
             Parameter("ttbar_scale", "nuisance", 1.0, (0.8, 1.2), Normal(1.0, 0.033), GaussianConstraint(0.02)),
             Parameter("diboson_scale", "nuisance", 1.0, (0.0, 2.0), Uniform(0.0, 2.0), GaussianConstraint(0.25)),
             Parameter("bkg_scale", "nuisance", 1.0, (0.99, 1.01), Normal(1.0, 0.0016), GaussianConstraint(0.001)),

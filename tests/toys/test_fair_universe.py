@@ -67,7 +67,9 @@ def test_parameters_are_those_of_the_white_paper(build):
         "diboson_scale": ((0.0, 2.0), 0.25),
         "bkg_scale": ((0.99, 1.01), 0.001),
     }
-    assert isinstance(toy.spec.parameters.parameters[3].constraint, LogNormalConstraint)
+    soft_met = toy.spec.parameters.parameters[3]
+    assert isinstance(soft_met.constraint, LogNormalConstraint)
+    assert soft_met.template_anchors == (0.0, 2.0)
 
 
 POINTS = ({}, {"mu": 2.0}, {"tes": 1.04}, {"tes": 0.93, "bkg_scale": 1.005}, {"ttbar_scale": 1.1, "diboson_scale": 0.5, "bkg_scale": 0.995})
