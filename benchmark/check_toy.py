@@ -33,9 +33,10 @@ from touchneedle.benchmark.check_density import (
     is_regular_exact,
     nominal_events,
 )
+from touchneedle.benchmark.check_pool import check_events, check_move, check_reweight, check_splits, some_theta
 from touchneedle.benchmark.checks import CheckFailed, CheckResult, run_checks
 from touchneedle.conf.errors import InputError
-from touchneedle.toys.base import Events, ExactToy, FiniteToy, SimulatedToy, Split, Toy, expand_theta
+from touchneedle.toys.base import ExactToy, FiniteToy, SimulatedToy, Toy
 
 __all__ = ["CheckFailed", "CheckResult", "check_toy", "toy_checks"]
 
@@ -82,7 +83,7 @@ def check_spec(toy: Toy) -> None:
 
 def check_rates(toy: Toy) -> None:
     """``rates`` are finite, one per process, the same in any batch; ``expected_events`` is their sum."""
-    theta = _some_theta(toy, 16)
+    theta = some_theta(toy, 16)
     rates = toy.rates(theta)
     if rates.shape != (16, len(toy.spec.processes)) or not rates.isfinite().all():
         raise CheckFailed(f"rates: expected 16 x {len(toy.spec.processes)} finite numbers; got shape {tuple(rates.shape)}")
@@ -98,9 +99,9 @@ def check_rates(toy: Toy) -> None:
 
 def check_sample(toy: SimulatedToy) -> None:
     """Events have the stated shapes and dtypes, and the same generator gives the same events."""
-    theta = _some_theta(toy, 50)
+    theta = some_theta(toy, 50)
     first, again, other = (toy.sample(theta, generator=torch.Generator().manual_seed(seed)) for seed in (1, 1, 2))
-    _check_events(toy, first, 50)
+    check_events(toy, first, 50)
     if not torch.equal(first.theta, theta):
         raise CheckFailed("sample: expected Events.theta to be the theta that was asked for, row by row")
     if not torch.equal(first.x, again.x):
@@ -115,7 +116,7 @@ def check_global_state(toy: Toy) -> None:
     if isinstance(toy, FiniteToy):
         toy.pool("train")
     if isinstance(toy, SimulatedToy):
-        events = toy.sample(_some_theta(toy, 8), generator=torch.Generator().manual_seed(0))
+        events = toy.sample(some_theta(toy, 8), generator=torch.Generator().manual_seed(0))
         if isinstance(toy, ExactToy):
             toy.log_prob(events.x, events.theta)
     for name, value in _global_state().items():
@@ -136,45 +137,13 @@ def check_bounds(toy: Toy) -> None:
 
 def check_shapes(toy: Toy) -> None:
     """A batch of the wrong shape raises `InputError`."""
-    theta = _some_theta(toy, 3)
+    theta = some_theta(toy, 3)
     _expect_error(toy, torch.cat([theta, theta[:, :1]], -1), f"theta of shape (3, {toy.spec.theta_dim + 1})")
     if isinstance(toy, ExactToy):
         x = nominal_events(toy, 3).x
         for wrong_x, wrong_theta in ((torch.cat([x, x[:, :1]], -1), theta), (x[0], theta), (x, theta[:2])):
             what = f"x of shape {tuple(wrong_x.shape)} with theta of shape {tuple(wrong_theta.shape)}"
             _expect(partial(toy.log_prob, wrong_x, wrong_theta), what)
-
-
-def check_splits(toy: FiniteToy) -> None:
-    """Training and test events of a finite toy are well-formed, at nominal, and disjoint."""
-    pools = _pools(toy)
-    for events in pools.values():
-        _check_events(toy, events, len(events))
-        if not torch.equal(events.theta, toy.spec.parameters.nominal.expand_as(events.theta)):
-            raise CheckFailed("pool: expected events at nominal theta")
-    train, test = ({row.tobytes() for row in events.x.numpy()} for events in pools.values())
-    if train & test:
-        raise CheckFailed(f"pool: {len(train & test)} distinct events are in both splits; split by a hash of the event")
-
-
-def check_reweight(toy: FiniteToy) -> None:
-    """Weights reproduce the pool at nominal, follow the rates within 5 standard errors, and act row by row."""
-    for split, events in _pools(toy).items():
-        for theta in (toy.spec.parameters.nominal, *_some_theta(toy, 3)):
-            weight = toy.reweight(events, theta)
-            if weight.shape != (len(events),) or not weight.isfinite().all():
-                raise CheckFailed(f"reweight: expected {len(events)} finite weights; got shape {tuple(weight.shape)}")
-            if not torch.allclose(weight, toy.reweight(events, expand_theta(theta, len(events))), rtol=1e-10):
-                raise CheckFailed("reweight: one theta and the same theta in every row give different weights")
-            _check_yield(toy, weight.sum().item(), weight.square().sum().sqrt().item(), theta, split)
-        if not torch.allclose(toy.reweight(events, toy.spec.parameters.nominal), events.weight, rtol=1e-10):
-            raise CheckFailed(f"reweight: at nominal, expected the weights of the {split} pool")
-
-
-def _check_yield(toy: Toy, found: float, error: float, theta: torch.Tensor, split: str) -> None:
-    expected = toy.expected_events(theta.unsqueeze(0)).item()
-    if abs(found - expected) > 5 * error + 1e-9 * abs(expected):
-        raise CheckFailed(f"reweight: {split} weights at theta = {theta.tolist()} sum to {found:g}; expected_events gives {expected:g}")
 
 
 def _check_parameter_ranges(toy: Toy) -> None:
@@ -190,24 +159,12 @@ def _check_parameter_ranges(toy: Toy) -> None:
             raise CheckFailed(f"spec: {parameter.name}: prior draws reach {low:g} to {high:g}, outside its bounds {parameter.bounds}")
 
 
-def _check_events(toy: Toy, events: Events, n: int) -> None:
-    shapes = {"x": (n, toy.spec.x_dim), "theta": (n, toy.spec.theta_dim), "weight": (n,)}
-    dtypes = {"x": torch.float32, "theta": torch.float64}
-    for name, shape in shapes.items():
-        value = getattr(events, name)
-        if tuple(value.shape) != shape or not value.isfinite().all():
-            raise CheckFailed(f"events: {name}: expected shape {shape} of finite numbers; got {tuple(value.shape)}")
-        if value.dtype != dtypes.get(name, value.dtype):
-            raise CheckFailed(f"events: {name}: expected {dtypes[name]}; got {value.dtype}")
-    if events.label is not None and not bool(((events.label >= 0) & (events.label < len(toy.spec.processes))).all()):
-        raise CheckFailed(f"events: label: expected process indices 0 to {len(toy.spec.processes) - 1}")
-
-
 def _expect_error(toy: Toy, theta: torch.Tensor, what: str) -> None:
     """Every public door that takes theta must refuse it."""
     if isinstance(toy, FiniteToy):
         events = toy.pool("test")[: len(theta)]
-        _expect(lambda: toy.reweight(events, theta[: len(events)]), what)
+        for call in (toy.reweight, toy.at):
+            _expect(partial(call, events, theta[: len(events)]), what)
     if isinstance(toy, SimulatedToy):
         _expect(lambda: toy.sample(theta, generator=torch.Generator().manual_seed(0)), what)
     if isinstance(toy, ExactToy):
@@ -221,14 +178,6 @@ def _expect(call: Callable[[], object], what: str) -> None:
     except InputError:
         return
     raise CheckFailed(f"bad input: expected InputError for {what}; it was accepted")
-
-
-def _some_theta(toy: Toy, n: int) -> torch.Tensor:
-    return toy.spec.parameters.sample_prior(n, torch.Generator().manual_seed(0))
-
-
-def _pools(toy: FiniteToy) -> dict[Split, Events]:
-    return {"train": toy.pool("train"), "test": toy.pool("test")}
 
 
 def _global_state() -> dict[str, object]:
@@ -276,4 +225,5 @@ _TABLE = {
     "process_densities": _Entry(is_exact, check_process_densities),
     "splits": _Entry(_is_finite, check_splits),
     "reweight": _Entry(_is_finite, check_reweight),
+    "move": _Entry(_is_finite, check_move),
 }

@@ -71,12 +71,13 @@ def _finite_events(toy: FiniteToy, n_train: int, design: str, generator: torch.G
     pool = toy.pool("train")
     if n_train > len(pool):
         raise SkipCell(f"toy {toy.spec.name} has {len(pool)} training events, budget {n_train}; set budget.n_train={len(pool)} or less")
-    if design != "prior":
-        raise SkipCell(f"toy {toy.spec.name} offers design prior; got {design}")
-    events = pool[torch.randperm(len(pool), generator=generator)[:n_train]]
+    if design not in ("prior", "templates", "templates_joint"):
+        raise SkipCell(f"toy {toy.spec.name} offers designs prior, templates and templates_joint; got {design}")
+    chosen = pool[torch.randperm(len(pool), generator=generator)[:n_train]]
     theta = design_theta(toy.spec.parameters, n_train, design, generator)
+    events = toy.at(chosen, theta)
     # Shapes are learned at every theta alike: divide by the yield, which the rates carry.
-    weight = toy.reweight(events, theta) / toy.expected_events(theta)
+    weight = events.weight / toy.expected_events(theta)
     return Events(x=events.x, theta=theta, weight=weight / weight.mean(), label=events.label)
 
 

@@ -37,6 +37,7 @@ TOY_TABLE = {
     "eft_quadratic": "touchneedle.toys.eft_quadratic:EftQuadratic",
     "energy_scale": "touchneedle.toys.energy_scale:EnergyScale",
     "event_table": "touchneedle.toys.event_table:EventTable",
+    "fair_universe": "touchneedle.toys.fair_universe:FairUniverse",
     "fnf_two_class": "touchneedle.toys.fnf_two_class:FnfTwoClass",
     "forward_backward": "touchneedle.toys.forward_backward:ForwardBackward",
     "gaussian_mixture": "touchneedle.toys.gaussian_mixture:GaussianMixture",

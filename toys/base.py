@@ -5,7 +5,7 @@ What to subclass:
 * `ExactToy`: ``log_prob(x, theta)`` is known, normalised over x for every theta. The touchstones.
 * `SignedToy`: the density may be negative (interference, subtracted mixtures); ``density`` is known.
 * `SimulatedToy`: events can be drawn at every theta, the density is unknown.
-* `FiniteToy`: a fixed sample of weighted events that can be reweighted to other theta.
+* `FiniteToy`: a fixed sample of weighted events that can be reweighted to other theta, and moved if nuisances shift x.
 
 Shapes, stated once: x (n, d), theta (n, p) with one row per event, results (n,). Authors write the
 underscored methods on checked float64 tensors; the public ones check shapes and bounds, cast, and
@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -186,11 +186,24 @@ class FiniteToy(Toy):
 
     @abstractmethod
     def pool(self, split: Split) -> Events:
-        """The events of one split at nominal; splits are disjoint by event hash."""
+        """The events of one split at nominal; splits are disjoint by event hash.
+
+        Weights are zero for events that only a shifted selection would keep.
+        """
 
     @abstractmethod
     def reweight(self, events: Events, theta: Tensor) -> Tensor:
         """Weights (n,) of the same events at theta (p,) or (n, p); their sum estimates the expected yield."""
+
+    def at(self, events: Events, theta: Tensor) -> Events:
+        """Events of a pool at theta (p,) or (n, p): moved and reweighted, with the same latents at every theta."""
+        theta = check_matrix("theta", expand_theta(theta, len(events)), self.spec.theta_dim)
+        self.spec.parameters.check(theta)
+        return replace(events, x=self._move(events, theta), theta=theta, weight=self.reweight(events, theta))
+
+    def _move(self, events: Events, theta: Tensor) -> Tensor:
+        """x (n, d) of the events at theta (n, p); where it is, unless a nuisance shifts features."""
+        return events.x
 
 
 def build_toy(name: str, **params: Any) -> Toy:

@@ -42,6 +42,8 @@ class Events:
         joint_log_ratio: log p(x, z|theta) - log p(x, z|theta_0) (n,), evaluated at ``theta``.
         joint_score: grad_theta log p(x, z|theta) (n, p), evaluated at ``theta``
             (Brehmer et al. 2018, arXiv:1805.00020, eqs. 3 and 4).
+        base: what x is computed from at every theta (n, b), where a `FiniteToy` moves its events: objects before the
+            shift and frozen latents.
     """
 
     x: Tensor
@@ -51,6 +53,7 @@ class Events:
     generated_at: Tensor | None = None
     joint_log_ratio: Tensor | None = None
     joint_score: Tensor | None = None
+    base: Tensor | None = None
 
     def __post_init__(self) -> None:
         n = len(self.x)

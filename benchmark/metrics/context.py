@@ -55,11 +55,10 @@ class EvaluationContext:
         return build_estimator("oracle", self.toy.spec, truth=self.toy).double()
 
     def events_at(self, theta: Tensor, n: int, *labels: object) -> Events:
-        """``n`` test events at one theta point (p,); for finite toys the whole reweighted test split."""
+        """``n`` test events at one theta point (p,); for finite toys the whole test split, moved and reweighted."""
         toy = self.toy
         if isinstance(toy, FiniteToy):
-            pool = toy.pool("test")
-            return pool.with_weight(toy.reweight(pool, theta))
+            return toy.at(toy.pool("test"), theta)
         if not isinstance(toy, SimulatedToy):
             raise TypeError(f"{toy.spec.name} can neither be sampled nor reweighted")
         return toy.sample(theta.expand(n, -1), generator=self.generator(*labels))

@@ -86,7 +86,7 @@ def _resample(toy: FiniteToy, theta: Tensor, generator: torch.Generator) -> Tens
         cumulative = weight.double().cumsum(0)
         drawn = cumulative[-1] * torch.rand(count, generator=generator, dtype=torch.float64)
         chosen.append(torch.searchsorted(cumulative, drawn, right=True).clamp_max(len(pool) - 1))
-    return pool.x[torch.cat(chosen)]
+    return toy.at(pool[torch.cat(chosen)], theta).x
 
 
 class Proposal:

@@ -89,12 +89,12 @@ class Pool(FiniteToy):
 
 def test_a_finite_toy_conforms():
     results = check_toy(Pool())
-    assert {result.name for result in results} == {"spec", "rates", "global_state", "bounds", "shapes", "splits", "reweight"}
+    assert {result.name for result in results} == {"spec", "rates", "global_state", "bounds", "shapes", "splits", "reweight", "move"}
     assert [(result.name, result.message) for result in results if not result.passed] == []
 
 
 def test_broken_finite_toys():
-    overlapping, doubled, flat, unchecked = Pool(), Pool(), Pool(), Pool()
+    overlapping, doubled, flat, unchecked, drifting, by_order = (Pool() for _ in range(6))
     overlapping._pools["test"] = overlapping._pools["train"][:10]
     fails("splits", overlapping, "10 distinct events")
     doubled._pools["train"] = doubled._pools["train"].with_weight(2 * doubled._pools["train"].weight)
@@ -103,6 +103,10 @@ def test_broken_finite_toys():
     fails("reweight", flat, "expected_events")
     unchecked.reweight = lambda events, theta: events.weight * theta.expand(len(events), -1)[:, 0]
     fails("bounds", unchecked, "mu")
+    drifting._move = lambda events, theta: events.x + 1.0
+    fails("move", drifting, "train pool")
+    by_order._move = lambda events, theta: events.x + (theta - 1).float() * torch.arange(len(events))[:, None]
+    fails("move", by_order, "another order")
 
 
 class Signed(SignedToy):
