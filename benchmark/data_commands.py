@@ -31,20 +31,13 @@ def make(
     from rich.console import Console
     from rich.progress import Progress
 
-    from touchneedle.benchmark.generate import make_data
+    from touchneedle.benchmark.generate import fill_order, place_order
     from touchneedle.toys.generated import read_manifest
 
+    order = place_order(name, n, seed, params=_options(options or []), output=output)
     with Progress(console=Console(stderr=True)) as bar:
-        task = bar.add_task(name, total=None)
-        folder = make_data(
-            name,
-            n,
-            seed,
-            params=_options(options or []),
-            workers=workers,
-            output=output,
-            progress=lambda done, chunks: bar.update(task, completed=done, total=chunks),
-        )
+        task = bar.add_task(name, total=len(order.sizes))
+        folder = fill_order(order, workers, lambda done, chunks: bar.update(task, completed=done, total=chunks))
     manifest = read_manifest(folder)
     for process, section in manifest.cross_sections.items():
         typer.echo(f"{process}: {section.pb:.5g} +- {section.stderr:.2g} pb")

@@ -11,6 +11,7 @@ import dataclasses
 import io
 import json
 import multiprocessing
+import os
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
@@ -114,8 +115,13 @@ def make_data(
         InputError: unknown name or option, a package that is missing, n, seed or workers out of range, a folder that
             cannot be written, a finished chunk whose content is not what was written.
     """
-    order = place_order(name, n, seed, params=params or {}, output=output, chunk_size=chunk_size)
+    return fill_order(place_order(name, n, seed, params=params or {}, output=output, chunk_size=chunk_size), workers, progress)
+
+
+def fill_order(order: Order, workers: int = 1, progress: Progress | None = None) -> Path:
+    """Make what is missing of a data set; returns its folder. Raises `InputError` as `make_data` does."""
     _check_at_least("workers", workers, 1)
+    _check_writable(order.folder)
     show = progress or (lambda done, chunks: None)
     notes = {index: note for index in range(len(order.sizes)) if (note := _finished(order, index)) is not None}
     show(len(notes), len(order.sizes))
@@ -141,6 +147,16 @@ def place_order(
 def _check_at_least(option: str, value: int, least: int) -> None:
     if value < least:
         raise InputError(f"data: option {option}: expected a whole number of at least {least}; got {value}")
+
+
+def _check_writable(folder: Path) -> None:
+    """Say so before events are generated that nobody can write."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"data: cannot write {folder}: {error.strerror}; choose another --output") from error
+    if not os.access(folder, os.W_OK):
+        raise InputError(f"data: cannot write {folder}: Permission denied; choose another --output")
 
 
 def _versions(name: str, generator: EventGenerator) -> dict[str, str]:
