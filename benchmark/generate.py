@@ -207,7 +207,8 @@ def _parquet(chunk: Chunk) -> bytes:
     table = pa.table({name: pa.array(values) for name, values in chunk.columns.items()})
     floats = [field.name for field in table.schema if pa.types.is_floating(field.type)]
     buffer = io.BytesIO()
-    pq.write_table(table, buffer, compression="zstd", use_dictionary=False, use_byte_stream_split=floats)
+    how: dict[str, Any] = {"compression": "zstd", "use_dictionary": False, "use_byte_stream_split": floats}
+    pq.write_table(table, buffer, **how)
     return buffer.getvalue()
 
 

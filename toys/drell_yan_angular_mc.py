@@ -140,7 +140,7 @@ class DrellYanAngularMc(MinedToy):
     @cached_property
     def _mean_weight(self) -> Tensor:
         """Coefficients (i, j) of E[w] in powers of the scaled sin2theta_eff and isr: the mean over both splits at Chebyshev nodes."""
-        history, zero = dict(zip(LATENT, self._latent.double().T, strict=True)), torch.zeros(1, dtype=torch.float64)
+        history, zero = _named(self._latent), torch.zeros(1, dtype=torch.float64)
         nodes = torch.cos(math.pi * (torch.arange(NODES, dtype=torch.float64) + 0.5) / NODES)
         sines, shifts = _unscaled(nodes)
         nominal = torch.full_like(zero, NOMINAL)
@@ -194,7 +194,12 @@ def _history(events: Events) -> dict[str, Tensor]:
     """The columns of ``base``, float64 (n,) each; raises `InputError` for events without."""
     if events.base is None:
         raise InputError("drell_yan_angular_mc: expected events of a pool, with their history; these have none")
-    return dict(zip(LATENT, events.base.double().unbind(-1), strict=True))
+    return _named(events.base)
+
+
+def _named(latent: Tensor) -> dict[str, Tensor]:
+    names: tuple[str, ...] = LATENT
+    return dict(zip(names, latent.double().unbind(-1), strict=True))
 
 
 def _scaled(sine: Tensor, isr: Tensor) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ nowhere else. No multiple interactions and no hadrons, which muons do not feel.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from importlib import import_module
 from typing import Any, ClassVar
 
 import numpy as np
@@ -87,9 +88,7 @@ class DrellYanPythia:
         return Chunk(_selected(columns), {"all": cross_section})
 
     def _start(self, seed: np.random.SeedSequence) -> Any:
-        import pythia8mc
-
-        pythia = pythia8mc.Pythia("", False)
+        pythia = import_module("pythia8mc").Pythia("", False)
         for setting in (*SETTINGS, f"Random:seed={pythia_seed(seed)}"):
             if not pythia.readString(setting):
                 raise InputError(f"generator drell_yan_angular_mc: Pythia does not know the setting {setting}")
@@ -107,7 +106,7 @@ def pythia_seed(seed: np.random.SeedSequence) -> int:
 
 def _columns(pythia: Any, batch: Any) -> dict[str, NDArray[Any]]:
     """One row per generated event. The angle is taken from ``info``: the muons of the record are boosted by the shower."""
-    import awkward
+    awkward = import_module("awkward")
 
     def array(values: Any) -> NDArray[np.float64]:
         return awkward.to_numpy(values).astype(np.float64)

@@ -56,12 +56,14 @@ class EventGenerator(Protocol):
         version: raised whenever the same options and seed would give other events.
         packages: distributions that must be installed; their versions are part of the data set's identity.
         extra: extra of Touchneedle that installs them.
+        config: the options of this one.
     """
 
     Config: ClassVar[type]
     version: ClassVar[str]
     packages: ClassVar[tuple[str, ...]]
     extra: ClassVar[str]
+    config: Any
 
     def __init__(self, config: Any) -> None: ...
 
