@@ -19,7 +19,7 @@ from torch import Tensor
 
 from touchneedle.benchmark.seeding import derive_generator
 from touchneedle.conf.errors import InputError, SkipCell
-from touchneedle.toys.base import Events, ExactToy, FiniteToy, ParameterSpace, SimulatedToy, Toy, concatenate
+from touchneedle.toys.base import Events, ExactToy, FiniteToy, MinedToy, ParameterSpace, SimulatedToy, Toy, concatenate
 from touchneedle.toys.mixture import joint_truth
 
 
@@ -68,17 +68,36 @@ def template_points(space: ParameterSpace, joint: bool) -> Tensor:
 
 
 def _finite_events(toy: FiniteToy, n_train: int, design: str, generator: torch.Generator) -> Events:
-    pool = toy.pool("train")
+    pool, mined = toy.pool("train"), design in ("pairs", "nominal")
     if n_train > len(pool):
         raise SkipCell(f"toy {toy.spec.name} has {len(pool)} training events, budget {n_train}; set budget.n_train={len(pool)} or less")
-    if design not in ("prior", "templates", "templates_joint"):
-        raise SkipCell(f"toy {toy.spec.name} offers designs prior, templates and templates_joint; got {design}")
-    chosen = pool[torch.randperm(len(pool), generator=generator)[:n_train]]
-    theta = design_theta(toy.spec.parameters, n_train, design, generator)
-    events = toy.at(chosen, theta)
-    # Shapes are learned at every theta alike: divide by the yield, which the rates carry.
+    events = pool[torch.randperm(len(pool), generator=generator)[:n_train]]
+    if mined:
+        if not isinstance(toy, MinedToy):
+            raise SkipCell(f"design {design} needs a toy with joint ratios; {toy.spec.name} has none")
+        return _mined_events(toy, events, design, generator)
+    return replace(_at_unit_yield(toy, events, design_theta(toy.spec.parameters, n_train, design, generator)), base=None)
+
+
+def _at_unit_yield(toy: FiniteToy, events: Events, theta: Tensor) -> Events:
+    """Events of a pool at theta (n, p). Shapes are learned at every theta alike, without the yield, which the rates carry."""
+    events = toy.at(events, theta)
     weight = events.weight / toy.expected_events(theta)
-    return Events(x=events.x, theta=theta, weight=weight / weight.mean(), label=events.label)
+    return events.with_weight(weight / weight.mean())
+
+
+def _mined_events(toy: MinedToy, events: Events, design: str, generator: torch.Generator) -> Events:
+    """``pairs`` and ``nominal`` from a fixed sample: its events are shown at theta, not drawn there."""
+    n, space = len(events), toy.spec.parameters
+    theta, generated_at = space.sample_prior(n, generator), space.nominal.repeat(n, 1)
+    if design == "nominal":
+        theta = generated_at
+    else:
+        generated_at[: n // 2] = theta[: n // 2]
+    shown = _at_unit_yield(toy, events, generated_at)
+    log_ratio, score = toy.joint_truth(shown, theta)
+    mined = replace(shown, theta=theta, generated_at=generated_at, joint_log_ratio=log_ratio, joint_score=score, base=None)
+    return mined[torch.randperm(n, generator=generator)]
 
 
 def _pair_events(toy: SimulatedToy, n_train: int, generator: torch.Generator) -> Events:

@@ -12,6 +12,7 @@ import typer
 
 from touchneedle.benchmark.bundle_commands import deploy, exports, fit
 from touchneedle.benchmark.command import FAILED, Plugins, Results, app, command, keep_blocks
+from touchneedle.benchmark.data_commands import data
 from touchneedle.benchmark.report_commands import compare, report, show
 from touchneedle.benchmark.submission_commands import merge, submit
 
@@ -257,6 +258,8 @@ def doctor(results: Annotated[str, typer.Option("--results", help="Results folde
 
 for _of_submissions in (submit, merge):
     command()(_of_submissions)
+
+app.add_typer(data, name="data")
 
 
 def _execute(planned: Any, dry_run: bool, force: bool, debug: bool) -> None:

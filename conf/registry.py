@@ -34,6 +34,7 @@ TOY_TABLE = {
     "dijet": "touchneedle.toys.dijet:Dijet",
     "dirichlet_fractions": "touchneedle.toys.dirichlet_fractions:DirichletFractions",
     "drell_yan_angular": "touchneedle.toys.drell_yan_angular:DrellYanAngular",
+    "drell_yan_angular_mc": "touchneedle.toys.drell_yan_angular_mc:DrellYanAngularMc",
     "eft_quadratic": "touchneedle.toys.eft_quadratic:EftQuadratic",
     "energy_scale": "touchneedle.toys.energy_scale:EnergyScale",
     "event_table": "touchneedle.toys.event_table:EventTable",
@@ -112,6 +113,10 @@ ENSEMBLE_TABLE = {
     "wifi": "touchneedle.estimators.wifi_ensemble:WifiEnsemble",
 }
 
+GENERATOR_TABLE = {
+    "drell_yan_angular_mc": "touchneedle.toys.drell_yan_pythia:DrellYanPythia",
+}
+
 BUILT_IN = "touchneedle"
 Component = TypeVar("Component", bound=type)
 
@@ -126,7 +131,7 @@ class Entry:
 
 
 class Registry:
-    """Names of one kind of component (``toy``, ``estimator`` or ``ensemble``), imported only when chosen."""
+    """Names of one kind of component (``toy``, ``estimator``, ``ensemble`` or ``generator``), imported only when chosen."""
 
     def __init__(self, kind: str, table: Mapping[str, str]) -> None:
         self.kind = kind
@@ -210,6 +215,8 @@ toys = Registry("toy", TOY_TABLE)
 estimators = Registry("estimator", ESTIMATOR_TABLE)
 # Combinations of estimators of one kind, built from their members.
 ensembles = Registry("ensemble", ENSEMBLE_TABLE)
+# What `touchneedle data make` generates, under the name of the toy that reads it.
+generators = Registry("generator", GENERATOR_TABLE)
 
 
 def load_plugin_file(path: str | Path) -> None:

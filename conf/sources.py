@@ -16,7 +16,7 @@ from touchneedle.conf.registry import BUILT_IN, Entry, Registry
 
 _ARXIV = re.compile(r"arXiv:\s*(\d{4}\.\d{4,5})")
 _EXPOSES = re.compile(r"Exposes:\s*(.+?)(?:\n\s*\n|\Z)", re.DOTALL)
-_TRUTHS = {"ExactToy": "exact density", "SignedToy": "signed weights", "FiniteToy": "fixed sample"}
+_TRUTHS = {"ExactToy": "exact density", "SignedToy": "signed weights", "FiniteToy": "fixed sample", "MinedToy": "fixed sample"}
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ What to subclass:
 * `SignedToy`: the density may be negative (interference, subtracted mixtures); ``density`` is known.
 * `SimulatedToy`: events can be drawn at every theta, the density is unknown.
 * `FiniteToy`: a fixed sample of weighted events that can be reweighted to other theta, and moved if nuisances shift x.
+* `MinedToy`: a `FiniteToy` that keeps the latent history of its events, and with it joint ratio and score.
 
 Shapes, stated once: x (n, d), theta (n, p) with one row per event, results (n,). Authors write the
 underscored methods on checked float64 tensors; the public ones check shapes and bounds, cast, and
@@ -37,6 +38,7 @@ __all__ = [
     "FiniteToy",
     "GaussianConstraint",
     "LogNormalConstraint",
+    "MinedToy",
     "Normal",
     "Parameter",
     "ParameterSpace",
@@ -204,6 +206,27 @@ class FiniteToy(Toy):
     def _move(self, events: Events, theta: Tensor) -> Tensor:
         """x (n, d) of the events at theta (n, p); where it is, unless a nuisance shifts features."""
         return events.x
+
+
+class MinedToy(FiniteToy):
+    """Abstract. A fixed sample whose events carry their latent history z, so that p(x, z|theta) is known up to a constant."""
+
+    def joint_truth(self, events: Events, theta: Tensor) -> tuple[Tensor, Tensor]:
+        """Joint log ratio (n,) and joint score (n, p) at the hypothesis theta (n, p) of events as `at` gave them.
+
+        The hypothesis need not be the point at which the events are (``events.theta``)
+        (Brehmer et al. 2018, arXiv:1805.00020, eqs. 3 and 4).
+        """
+        theta = check_matrix("theta", expand_theta(theta, len(events)), self.spec.theta_dim).detach().clone()
+        self.spec.parameters.check(theta)
+        with torch.enable_grad():
+            log_joint = self._log_joint(events, theta.requires_grad_())
+            (score,) = torch.autograd.grad(log_joint.sum(), theta)
+        return log_joint.detach() - self._log_joint(events, self.spec.parameters.nominal.expand_as(theta)), score
+
+    @abstractmethod
+    def _log_joint(self, events: Events, theta: Tensor) -> Tensor:
+        """log p(x, z|theta) up to what does not depend on theta (n, p), shape (n,), differentiable in theta."""
 
 
 def build_toy(name: str, **params: Any) -> Toy:

@@ -1,0 +1,57 @@
+"""The commands of event data: ``touchneedle data make``. `touchneedle.benchmark.main` registers them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from touchneedle.benchmark.command import keep_blocks
+
+data = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Event data from a generator: make them, chunk by chunk.")
+
+
+def make(
+    name: Annotated[str, typer.Argument(help="Data set, such as drell_yan_angular_mc.", metavar="NAME")],
+    options: Annotated[list[str] | None, typer.Argument(help="Options of the generator.", metavar="[KEY=VALUE]...")] = None,
+    n: Annotated[int, typer.Option("--n", help="Events to generate; those that pass the selection are kept.")] = 100_000,
+    seed: Annotated[int, typer.Option("--seed", help="Base seed; every chunk derives its own.")] = 0,
+    workers: Annotated[int, typer.Option("--workers", help="Processes; the events do not depend on it.")] = 1,
+    output: Annotated[Path, typer.Option("--output", "-o", help="Folder in which the data set gets a folder of its own.")] = Path("data"),
+) -> None:
+    """Generate events, in chunks. Repeating the command goes on where it stopped; what is there is not made again.
+
+    For example:
+
+      touchneedle data make drell_yan_angular_mc --n 100000 --seed 1
+      touchneedle data make drell_yan_angular_mc sin2theta_eff=0.25 --n 50000 -o data
+      touchneedle run toy=drell_yan_angular_mc toy.path=data/drell_yan_angular_mc-<key> estimator=mined_alices
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    from touchneedle.benchmark.generate import fill_order, place_order
+    from touchneedle.toys.generated import read_manifest
+
+    order = place_order(name, n, seed, params=_options(options or []), output=output)
+    with Progress(console=Console(stderr=True)) as bar:
+        task = bar.add_task(name, total=len(order.sizes))
+        folder = fill_order(order, workers, lambda done, chunks: bar.update(task, completed=done, total=chunks))
+    manifest = read_manifest(folder)
+    for process, section in manifest.cross_sections.items():
+        typer.echo(f"{process}: {section.pb:.5g} +- {section.stderr:.2g} pb")
+    typer.echo(f"{manifest.n_selected} of {manifest.n_generated} events selected: {folder}")
+
+
+def _options(words: list[str]) -> dict[str, str]:
+    """KEY=VALUE as a dictionary; raises `InputError` for other words."""
+    from touchneedle.conf.errors import InputError
+
+    for word in words:
+        if "=" not in word:
+            raise InputError(f"data make: expected options as KEY=VALUE; got {word!r}")
+    return {key: value for key, _, value in (word.partition("=") for word in words)}
+
+
+data.command("make", help=keep_blocks(make.__doc__ or ""))(make)
