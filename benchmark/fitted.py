@@ -108,10 +108,10 @@ def _train_members(estimator: Estimator, events: Events, config: ExperimentConfi
     from touchneedle.benchmark.train import train, train_ensemble
 
     seed, start = fit_seed(config), start_of(config)
-    with follow(config.tracking, Path(config.results), fit_id) as logger:
+    with follow(config.tracking, Path(config.results), fit_id) as follower:
         if isinstance(estimator, Ensemble):
-            return train_ensemble(estimator, events, config.trainer, config.optimizer, config.ensemble, seed, start, logger)
-        return train(estimator, events, config.trainer, config.optimizer, seed, start, logger)
+            return train_ensemble(estimator, events, config.trainer, config.optimizer, config.ensemble, seed, start, follower)
+        return train(estimator, events, config.trainer, config.optimizer, seed, start, follower)
 
 
 def start_of(config: ExperimentConfig) -> dict[str, Tensor] | None:

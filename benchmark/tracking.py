@@ -11,20 +11,17 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from touchneedle.benchmark.config import TrackingConfig
+from touchneedle.benchmark.training_plan import Follower
 from touchneedle.conf.errors import InputError
-
-if TYPE_CHECKING:
-    from lightning.pytorch.loggers import Logger
 
 FOLDER = "tracking"
 _NEEDS = {"tensorboard": "tensorboard", "mlflow": "mlflow"}
 
 
 @contextmanager
-def follow(config: TrackingConfig, results: Path, fit_id: str) -> Iterator[Logger | None]:
+def follow(config: TrackingConfig, results: Path, fit_id: str) -> Iterator[Follower | None]:
     """The logger of a training, or None; it is told how the training ended. `InputError` if its package is not installed."""
     logger = _build(config, results, fit_id)
     try:
@@ -37,7 +34,7 @@ def follow(config: TrackingConfig, results: Path, fit_id: str) -> Iterator[Logge
         logger.finalize("success")
 
 
-def _build(config: TrackingConfig, results: Path, fit_id: str) -> Logger | None:
+def _build(config: TrackingConfig, results: Path, fit_id: str) -> Follower | None:
     if config.name == "none":
         return None
     package = _NEEDS.get(config.name)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -19,15 +18,12 @@ from touchneedle.benchmark.members import OneMember, StackedMembers, can_stack, 
 from touchneedle.benchmark.seeding import derive_generator
 from touchneedle.benchmark.training_log import TrainingLog
 from touchneedle.benchmark.training_loop import NOT_BY_ELEMENT, run_stage
-from touchneedle.benchmark.training_plan import Start, TrainingPlan
+from touchneedle.benchmark.training_plan import Follower, Start, TrainingPlan
 from touchneedle.conf.errors import InputError, SkipCell
 from touchneedle.estimators.base import Estimator, Stage
 from touchneedle.estimators.ensemble import Ensemble
 from touchneedle.estimators.pretraining import start_from
 from touchneedle.toys.base import Events, EventSource, collect
-
-if TYPE_CHECKING:
-    from lightning.pytorch.loggers import Logger
 
 
 def train(
@@ -37,21 +33,21 @@ def train(
     optimizer: OptimizerConfig,
     seed: int,
     start: Start = None,
-    logger: Logger | None = None,
+    follower: Follower | None = None,
 ) -> TrainingLog:
     """Train ``estimator`` in place on a source of events and return the log.
 
     Args:
         seed: derives shuffling and the randomness of the loss; initial weights come with the estimator.
         start: weights of another training to begin with.
-        logger: told the losses of each epoch as they come.
+        follower: told the losses of each epoch as they come.
 
     Raises:
         NonFiniteLoss: with the stage, epoch and step.
         SkipCell: if a stage has no events.
     """
     events = _checked(source)
-    return _train_alone(estimator, events, events.weight, TrainingPlan(trainer, optimizer, seed, start, logger))
+    return _train_alone(estimator, events, events.weight, TrainingPlan(trainer, optimizer, seed, start, follower))
 
 
 def train_ensemble(
@@ -62,7 +58,7 @@ def train_ensemble(
     ensemble: EnsembleConfig,
     seed: int,
     start: Start = None,
-    logger: Logger | None = None,
+    follower: Follower | None = None,
 ) -> TrainingLog:
     """Train the members of an ensemble in place, and finish it; the log is that of the first, with the seconds of all.
 
@@ -74,7 +70,7 @@ def train_ensemble(
     members = estimator.estimators
     weights = [_resampled(events.weight, ensemble, seed, k) for k in range(len(members))]
     train_all = _stacked if _together(ensemble, trainer) else _one_by_one
-    log = train_all(members, events, weights, TrainingPlan(trainer, optimizer, seed, start, logger))
+    log = train_all(members, events, weights, TrainingPlan(trainer, optimizer, seed, start, follower))
     begun = time.perf_counter()
     estimator.eval()
     estimator.finish(_split(events, trainer.validation_fraction)[1])
@@ -102,7 +98,7 @@ def _stacked(members: Sequence[Estimator], events: Events, weights: Sequence[Ten
 
 
 def _one_by_one(members: Sequence[Estimator], events: Events, weights: Sequence[Tensor], plan: TrainingPlan) -> TrainingLog:
-    plans = [plan] + [replace(plan, logger=None)] * (len(members) - 1)
+    plans = [plan] + [replace(plan, follower=None)] * (len(members) - 1)
     logs = [_train_alone(member, events, weight, own) for member, weight, own in zip(members, weights, plans, strict=True)]
     return replace(logs[0], seconds=sum(log.seconds for log in logs))
 

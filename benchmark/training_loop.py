@@ -1,4 +1,4 @@
-"""The training loop of one stage: the only importer of Lightning.
+"""The training loop of one stage: the only importer of Lightning beside its loggers in `tracking`.
 
 Events stay in memory and are batched by index (a DataLoader over single events costs several times
 more per step). The weights of the best validation loss are kept.
@@ -115,7 +115,7 @@ class _StageModule(pl.LightningModule):
         self.trainee = trainee
         self.stage, self.training_events, self.validation_events = stage, training, validation
         self.trainer_config, self.optimizer_config, self.seed = plan.trainer, plan.optimizer, plan.seed
-        self.follower, self.first_epoch = plan.logger, first_epoch
+        self.follower, self.first_epoch = plan.follower, first_epoch
         self.loss_generator = torch.Generator().manual_seed(plan.seed)
         self.train_losses: list[float] = []
         self.validation_losses: list[float] = []

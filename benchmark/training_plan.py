@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 from torch import Tensor
 
 from touchneedle.benchmark.config import OptimizerConfig, TrainerConfig
 
-if TYPE_CHECKING:
-    from lightning.pytorch.loggers import Logger
-
 Start = Mapping[str, Tensor] | None
 """A ``state_dict`` to start from, or None for the weights that the estimator has."""
+
+
+class Follower(Protocol):
+    """Whoever is told the losses of each epoch as they come; a logger of Lightning is one."""
+
+    def log_metrics(self, metrics: dict[str, Any], step: int | None = None) -> None:
+        """Losses by name, and the epoch."""
+
+    def save(self) -> None:
+        """Bring to disk what was told."""
+
+    def finalize(self, status: str) -> None:
+        """``success`` or ``failed``."""
 
 
 @dataclass(frozen=True)
@@ -25,4 +35,4 @@ class TrainingPlan:
     optimizer: OptimizerConfig
     seed: int
     start: Start = None
-    logger: Logger | None = None
+    follower: Follower | None = None

@@ -12,7 +12,7 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 ROOMS = ("conf", "toys", "estimators", "inference", "benchmark", "reports")
-PACKAGED = {".py", ".typed", ".yaml", ".tmpl", ".html", ".css", ".js"}
+PACKAGED = {".py", ".typed", ".yaml", ".tmpl", ".html", ".css", ".js", ".json", ".parquet"}
 TINY = (
     *("toy=gaussian_shift", "budget.n_train=400", "trainer.max_epochs=1"),
     *("evaluation.n_experiments=10", "evaluation.n_test=500", "evaluation.n_pool=1000", "evaluation.n_events=[50]"),

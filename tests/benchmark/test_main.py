@@ -314,8 +314,8 @@ def test_list_shows_broken_plugins_and_the_rest(cli, monkeypatch):
 
 
 def test_descriptions_are_read_without_importing():
-    entry = registry.Entry("x", "touchneedle.conf.registry:Registry", "touchneedle")
-    assert listing.describe(entry) == "Names of one kind of component (``toy``, ``estimator`` or ``ensemble``), imported only when chosen."
+    entry = registry.Entry("x", "touchneedle.conf.registry:Entry", "touchneedle")
+    assert listing.describe(entry) == registry.Entry.__doc__.partition("\n")[0]
     assert listing.describe(registry.Entry("x", "no_such_module.at_all:X", "")) == ""
     assert listing.describe(registry.Entry("x", "json.decoder:JSONDecoder", "")).startswith("Simple JSON")
 

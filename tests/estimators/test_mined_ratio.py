@@ -12,7 +12,7 @@ from touchneedle.benchmark.data import make_events
 from touchneedle.conf.errors import InputError
 from touchneedle.estimators.base import build_estimator
 from touchneedle.estimators.mined_ratio import MinedRatio
-from touchneedle.toys.base import Events, ExactToy, ToySpec
+from touchneedle.toys.base import Events, ExactToy, ToySpec, concatenate
 
 RATIO = ["mined_alice", "mined_rolr"]
 WITH_SCORE = ["mined_alices", "mined_rascal"]
@@ -59,7 +59,7 @@ def discrete_population(theta: Tensor) -> Events:
         joint_score=score.flatten(0, 1),
     )
     at_nominal = replace(at_theta, weight=log_p0.exp().flatten(), generated_at=torch.zeros_like(point))
-    return Events(**{name: torch.cat([getattr(at_theta, name), getattr(at_nominal, name)]) for name in vars(at_theta) if name != "label"})
+    return concatenate([at_theta, at_nominal])
 
 
 class Tabular(torch.nn.Module):
