@@ -87,12 +87,33 @@ def test_an_ensemble_is_followed_by_its_first_member(tmp_path: Path) -> None:
     assert from_csv(tmp_path, fit_id)["train/validation"] == pytest.approx(log.validation_loss, rel=1e-12)
 
 
-def test_a_training_that_fails_leaves_what_it_told(tmp_path: Path) -> None:
-    config = cell(tmp_path, "csv", optimizer=OptimizerConfig(learning_rate=1e30))
+class Told:
+    """A follower that remembers."""
+
+    def __init__(self) -> None:
+        self.epochs: list[int | None] = []
+        self.ends: list[str] = []
+
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        self.epochs.append(step)
+
+    def save(self) -> None:
+        pass
+
+    def finalize(self, status: str) -> None:
+        self.ends.append(status)
+
+
+def test_a_follower_is_told_once_how_the_training_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    good, bad = Told(), Told()
+    monkeypatch.setattr("touchneedle.benchmark.tracking._build", lambda config, results, fit_id: good)
+    train(cell(tmp_path, "csv"))
+    assert (good.epochs, good.ends) == ([0, 1, 2], ["success"])
+    monkeypatch.setattr("touchneedle.benchmark.tracking._build", lambda config, results, fit_id: bad)
     with pytest.raises(NonFiniteLoss):
-        train(config)
-    told = from_csv(tmp_path, identify(config)[0]) if (tmp_path / "tracking").exists() else {}
-    assert all(len(losses) < config.trainer.max_epochs for losses in told.values())
+        train(cell(tmp_path, "csv", optimizer=OptimizerConfig(learning_rate=1e30)))
+    assert bad.ends == ["failed"]
+    assert len(bad.epochs) < 3
 
 
 def test_a_tracker_without_its_package_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
