@@ -28,7 +28,8 @@ _MARKED = re.compile(r"(<!-- headline.*?-->\n).*?(<!-- /headline -->)", re.DOTAL
 def headline_markdown(results: Results) -> str:
     """The table, a line for each board that ranks fits; raises `InputError` if none does."""
     sections = build_sections(results)
-    ranked = [(board, fits) for board in build_overview(sections).boards if (fits := _fits(board)).ranks]
+    boards = build_overview(sections).boards
+    ranked = [(board, fits) for board in boards for fits in board.rankings if fits.family == "fit" and fits.ranks]
     if not ranked:
         raise InputError("headline: expected records that rank fits of two methods or more; there are none (run: make reference)")
     toys = sorted({toy for _, fits in ranked for toy in fits.toys})
@@ -45,10 +46,6 @@ def with_headline(readme: str, results: Results) -> str:
     if not _MARKED.search(readme):
         raise InputError("README: expected the comments <!-- headline ... --> and <!-- /headline -->; they are missing")
     return _MARKED.sub(lambda found: f"{found[1]}\n{headline_markdown(results)}\n{found[2]}", readme)
-
-
-def _fits(one: BoardOverview) -> FamilyRanking:
-    return next((ranking for ranking in one.rankings if ranking.family == "fit"), FamilyRanking("fit", *((),) * 8))
 
 
 def _names(contestants: Sequence[Contestant]) -> Mapping[str, str]:
