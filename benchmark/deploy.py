@@ -17,7 +17,7 @@ from touchneedle.conf.errors import InputError
 from touchneedle.inference.bundle import Format, save_bundle
 from touchneedle.inference.manifest import MANIFEST, Score, Source, read_manifest
 from touchneedle.inference.plain_folder import read_plain
-from touchneedle.inference.rates import fit_rate_model
+from touchneedle.inference.rate_fit import fit_rate_model
 from touchneedle.toys.base import build_toy
 
 

@@ -36,7 +36,8 @@ from touchneedle.inference.processes import Factor, Process
 from touchneedle.inference.pseudo_experiments import PseudoExperiments, draw_pseudo_experiments
 from touchneedle.inference.pseudo_fits import FitOptions, PseudoFits, fit_pseudo_experiments
 from touchneedle.inference.pyhf_workspace import pyhf_workspace
-from touchneedle.inference.rates import RateModel, fit_rate_model
+from touchneedle.inference.rate_fit import fit_rate_model
+from touchneedle.inference.rates import RateModel
 from touchneedle.inference.scan import ProfileGrid, ProfileScan, profile_grid, profile_scan
 from touchneedle.inference.simulated import Simulation
 from touchneedle.inference.spread import EnsembleSpread, spread_as_nuisance

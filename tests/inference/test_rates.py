@@ -7,7 +7,8 @@ import torch
 from pydantic import TypeAdapter
 
 from touchneedle.conf.errors import InputError
-from touchneedle.inference.rates import RateModel, fit_rate_model
+from touchneedle.inference.rate_fit import fit_rate_model
+from touchneedle.inference.rates import RateModel
 from touchneedle.toys.base import GaussianConstraint, Normal, Parameter, ParameterSpace, Uniform, build_toy
 
 MU = Parameter("mu", "interest", 1.0, (0.0, 10.0), Uniform(0.1, 3.0))

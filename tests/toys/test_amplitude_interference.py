@@ -11,7 +11,7 @@ from scipy import stats
 from scipy.integrate import quad
 
 from touchneedle.conf.errors import InputError
-from touchneedle.inference.rates import fit_rate_model
+from touchneedle.inference.rate_fit import fit_rate_model
 from touchneedle.toys.base import build_toy
 
 N = 40_000

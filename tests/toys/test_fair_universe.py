@@ -13,7 +13,7 @@ import torch
 from touchneedle.benchmark.check_toy import check_toy
 from touchneedle.benchmark.data import make_events
 from touchneedle.conf.errors import InputError
-from touchneedle.inference.rates import fit_rate_model
+from touchneedle.inference.rate_fit import fit_rate_model
 from touchneedle.toys.base import LogNormalConstraint, build_toy
 from touchneedle.toys.tau_pair_features import FEATURES, PRIMARY, tau_pair_features, tau_pair_objects
 
