@@ -51,6 +51,7 @@ reference: install ## The published board and its report (90 minutes on two core
 	@status=0; \
 	$(BIN)/touchneedle run -m sweep=reference results=results/reference launcher=joblib launcher.n_jobs=2 || status=$$?; \
 	$(BIN)/touchneedle audit --seeds 3 --results results/reference || status=$$?; \
+	gzip -9nf results/reference/*.json || status=$$?; \
 	$(BIN)/touchneedle report results/reference -o reports/reference || status=$$?; \
 	exit $$status
 

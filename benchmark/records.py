@@ -1,14 +1,16 @@
 """Records: one JSON file per run, the only thing that reports read.
 
-``<results>/<run_id>.json`` is written last and atomically. Curves and pseudo-experiments lie beside
-it in ``<results>/<run_id>/`` (``curves.parquet``, ``fits.parquet``), weights in
+``<results>/<run_id>.json`` is written last and atomically; it may be gzipped (``<run_id>.json.gz``) for its size, a
+sixth. Curves and pseudo-experiments lie beside it in ``<results>/<run_id>/`` (``curves.parquet``, ``fits.parquet``), weights in
 ``<results>/fits/<fit_id>/``.
 """
 
 from __future__ import annotations
 
+import gzip
 import os
 import uuid
+import zlib
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +26,10 @@ Direction = Literal["lower", "higher", "target"]
 # that nothing which was chosen by looking at development scores has seen the board's test events. They are no secret: it is a
 # fence against accidents, not a lock.
 BOARD_SEEDS = range(1_000, 2_000)
+
+PACKED = ".gz"
+# More than any record has: a small file must not unpack into all of memory.
+MAX_RECORD = 64 * 2**20
 
 # Keys of ``Metric.at`` that say where a number holds; all others are notes on how it was obtained. Two rows of a
 # record never agree in family, name and place.
@@ -131,14 +137,22 @@ class Record(_Model):
 
 
 def record_path(results: str | Path, run_id: str) -> Path:
-    """Where the record of a run lies."""
-    return Path(results) / f"{run_id}.json"
+    """Where the record of a run lies: plain, unless only a gzipped one is there."""
+    plain = Path(results) / f"{run_id}.json"
+    packed = plain.with_name(plain.name + PACKED)
+    return packed if packed.is_file() and not plain.is_file() else plain
+
+
+def run_id_of(path: Path) -> str:
+    """The run whose record lies at ``path``."""
+    return path.name.removesuffix(PACKED).removesuffix(".json")
 
 
 def write_record(results: str | Path, record: Record) -> Path:
-    """Write a record atomically (temporary file, then rename)."""
-    path = record_path(results, record.run_id)
+    """Write a record atomically (temporary file, then rename), in place of a gzipped one."""
+    path = Path(results) / f"{record.run_id}.json"
     write_atomically(path, record.model_dump_json(indent=1) + "\n")
+    _discard(path.with_name(path.name + PACKED))
     return path
 
 
@@ -160,11 +174,22 @@ def write_atomically(path: Path, content: str | bytes) -> None:
 
 def read_record(path: str | Path) -> Record:
     """Read one record; raises `InputError` naming the file if it is corrupt or of another schema."""
+    return parse_record(path, record_bytes(path))
+
+
+def record_bytes(path: str | Path) -> bytes:
+    """The JSON of a record file, unpacked; raises `InputError` naming the file if it cannot be read."""
+    file = Path(path)
     try:
-        content = Path(path).read_bytes()
+        with gzip.open(file) if file.suffix == PACKED else file.open("rb") as stream:
+            content = stream.read(MAX_RECORD + 1)
+    except (gzip.BadGzipFile, EOFError, zlib.error) as error:
+        raise InputError(f"record {path} is corrupt ({error}); delete it and run again") from error
     except OSError as error:
         raise InputError(f"record {path}: {error.strerror or error}") from error
-    return parse_record(path, content)
+    if len(content) > MAX_RECORD:
+        raise InputError(f"record {path} is corrupt (more than {MAX_RECORD >> 20} MB); delete it and run again")
+    return content
 
 
 def parse_record(name: str | Path, content: bytes) -> Record:
@@ -181,11 +206,13 @@ def parse_record(name: str | Path, content: bytes) -> Record:
 
 
 def record_files(path: str | Path) -> list[Path]:
-    """The record files of a results folder, sorted; raises `InputError` if it is not a folder."""
+    """The record files of a results folder, one a run, sorted; raises `InputError` if it is not a folder."""
     folder = Path(path)
     if not folder.is_dir():
         raise InputError(f"results {folder}: expected a folder of records; there is none (run a sweep first)")
-    return sorted(file for file in folder.glob("*.json") if not file.name.startswith("."))
+    # The plain one of two comes first, and counts.
+    found = sorted(file for pattern in ("*.json", f"*.json{PACKED}") for file in folder.glob(pattern) if not file.name.startswith("."))
+    return list({run_id_of(file): file for file in reversed(found)}.values())[::-1]
 
 
 def read_records(path: str | Path) -> list[Record]:

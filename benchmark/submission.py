@@ -37,7 +37,16 @@ from touchneedle.benchmark.contribution_checks import (
     check_track,
     is_file_of_a_run,
 )
-from touchneedle.benchmark.records import SCHEMA_VERSION, Record, parse_record, read_record, record_files, write_atomically
+from touchneedle.benchmark.records import (
+    SCHEMA_VERSION,
+    Record,
+    parse_record,
+    read_record,
+    record_bytes,
+    record_files,
+    record_path,
+    write_atomically,
+)
 from touchneedle.conf.errors import InputError
 
 FORMAT = 1
@@ -80,11 +89,11 @@ def submit(sources: Sequence[Path], archive: Path, *, open_track: bool = False) 
         record = _as_submitted(read_record(path), open_track)
         name = f"{record.run_id}.json"
         _check(name, record)
-        content = path.read_bytes() if not open_track else (record.model_dump_json(indent=1) + "\n").encode()
+        content = record_bytes(path) if not open_track else (record.model_dump_json(indent=1) + "\n").encode()
         if files.setdefault(name, content) != content:
             raise InputError(f"record {path}: another record of run {record.run_id} with other content is packed already; choose one")
         records.append(record)
-        curves = path.with_suffix("") / "curves.parquet"
+        curves = path.parent / record.run_id / "curves.parquet"
         if curves.is_file():
             files[f"{record.run_id}/curves.parquet"] = curves.read_bytes()
     hashes = {name: _sha256(files[name]) for name in sorted(files)}
@@ -189,10 +198,11 @@ def _check(name: str, record: Record) -> None:
 def _is_there(results: Path, run_id: str, files: Mapping[str, bytes]) -> bool:
     """Whether a run is in the results folder with the same content; raises `InputError` if with other content."""
     for name in _files_of(run_id, files):
-        path = results / name
-        if path.exists() and path.read_bytes() != files[name]:
+        is_record = name.endswith(".json")
+        path = record_path(results, run_id) if is_record else results / name
+        if path.exists() and (record_bytes(path) if is_record else path.read_bytes()) != files[name]:
             raise InputError(f"results {results}: run {run_id} is there with another {path.name}; merge into another folder")
-    return (results / f"{run_id}.json").exists()
+    return record_path(results, run_id).exists()
 
 
 def _write(results: Path, files: Mapping[str, bytes], run_ids: Iterable[str]) -> None:

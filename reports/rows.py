@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from touchneedle.benchmark.config import EnsembleConfig, OptimizerConfig, TrainerConfig
-from touchneedle.benchmark.records import Metric, Record, read_record, record_files
+from touchneedle.benchmark.records import Metric, Record, read_record, record_files, run_id_of
 from touchneedle.conf.errors import InputError
 from touchneedle.reports.aggregate import Cell, average, identity
 
@@ -38,7 +38,7 @@ class Run:
     @property
     def curves(self) -> Path:
         """Where the curves of the run lie, if it has any."""
-        return self.file.with_suffix("") / "curves.parquet"
+        return self.file.parent / run_id_of(self.file) / "curves.parquet"
 
 
 @dataclass(frozen=True)
@@ -121,7 +121,7 @@ def read_results(folder: str | Path) -> Results:
     """Read a results folder; corrupt files become problems. Raises `InputError` if there is no record at all."""
     files = record_files(folder)
     if not files:
-        raise InputError(f"results {folder}: expected at least one record (*.json); got an empty folder (run a sweep first)")
+        raise InputError(f"results {folder}: expected at least one record (*.json, *.json.gz); got an empty folder (run a sweep first)")
     results = Results()
     runs = []
     for file in files:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from touchneedle.benchmark.records import Metric, Record, read_record, record_files
+from touchneedle.benchmark.records import PACKED, Metric, Record, read_record, record_files, run_id_of
 from touchneedle.conf.errors import InputError
 from touchneedle.reports.aggregate import average
 from touchneedle.reports.numbers import format_cell, format_number
@@ -51,15 +51,15 @@ def show_run(folder: Path, run: str) -> list[Block]:
 
 
 def _file(folder: Path, run: str) -> Path:
-    if run.endswith(".json"):
+    if run.endswith((".json", ".json" + PACKED)):
         return Path(run)
-    files = [file for file in record_files(folder) if file.stem.startswith(run)]
-    exact = [file for file in files if file.stem == run]
+    files = [file for file in record_files(folder) if run_id_of(file).startswith(run)]
+    exact = [file for file in files if run_id_of(file) == run]
     if len(exact or files) == 1:
         return (exact or files)[0]
     if not files:
         raise InputError(f"show {run}: no record of that run in {folder}; ids stand in the leaderboard, or give --results")
-    names = ", ".join(file.stem for file in files[:_FEW]) + (" ..." if len(files) > _FEW else "")
+    names = ", ".join(run_id_of(file) for file in files[:_FEW]) + (" ..." if len(files) > _FEW else "")
     raise InputError(f"show {run}: {len(files)} runs begin like this ({names}); give more of the id")
 
 

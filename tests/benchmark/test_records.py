@@ -1,11 +1,24 @@
 """Records: atomic, strict, and honest about corruption; seeds derived by hash."""
 
+import gzip
 import json
 from pathlib import Path
 
 import pytest
 
-from touchneedle.benchmark.records import Budget, EstimatorInfo, Metric, Record, ToyInfo, read_record, read_records, write_record
+from touchneedle.benchmark.records import (
+    MAX_RECORD,
+    Budget,
+    EstimatorInfo,
+    Metric,
+    Record,
+    ToyInfo,
+    read_record,
+    read_records,
+    record_files,
+    record_path,
+    write_record,
+)
 from touchneedle.benchmark.seeding import derive_seed
 from touchneedle.conf.errors import InputError
 
@@ -48,6 +61,33 @@ def test_a_corrupt_record_is_named(tmp_path: Path, content: str) -> None:
     (tmp_path / "bad.json").write_text(content)
     with pytest.raises(InputError, match=r"bad\.json is corrupt") as caught:
         read_record(tmp_path / "bad.json")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_gzipped_record_is_the_same_record(tmp_path: Path) -> None:
+    plain = write_record(tmp_path, make_record())
+    packed = tmp_path / "abc.json.gz"
+    packed.write_bytes(gzip.compress(plain.read_bytes()))
+    assert record_files(tmp_path) == [plain]
+    plain.unlink()
+    assert record_files(tmp_path) == [packed] == [record_path(tmp_path, "abc")]
+    assert read_records(tmp_path) == [make_record()]
+
+
+def test_a_new_record_replaces_a_gzipped_one(tmp_path: Path) -> None:
+    (tmp_path / "abc.json.gz").write_bytes(gzip.compress(b"{}"))
+    write_record(tmp_path, make_record())
+    assert [file.name for file in tmp_path.iterdir()] == ["abc.json"]
+
+
+TOO_LONG = gzip.compress(b" " * (MAX_RECORD + 1))
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", gzip.compress(b"{}" * 999)[:-9], gzip.compress(b"{"), TOO_LONG], ids=range(5))
+def test_a_corrupt_gzipped_record_is_named(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "bad.json.gz").write_bytes(content)
+    with pytest.raises(InputError, match=r"bad\.json\.gz is corrupt") as caught:
+        read_record(tmp_path / "bad.json.gz")
     assert "\n" not in str(caught.value)
 
 
