@@ -65,13 +65,15 @@ def _cell(row: Row, metric: str, size: int | None, parameter: str) -> Cell | Non
 
 
 def _shared(board: Board, present: set[tuple[str, ToyKey]]) -> tuple[list[ToyKey], set[str]]:
-    """Toys and contestants without a gap, as many cells as possible; toys are tried in order of how many have them."""
-    toys = sorted(board.toys, key=lambda toy: (-sum(other == toy for _, other in present), toy))
-    best: tuple[list[ToyKey], set[str]] = ([], set())
+    """Toys and contestants without a gap that rest on most runs; toys are tried in order of their runs."""
+    runs = {(key, toy): len(board.entries[key, toy].seeds) for key, toy in present}
+    toys = sorted(board.toys, key=lambda toy: (-sum(n for (_, other), n in runs.items() if other == toy), toy))
+    most, best = 0, (list[ToyKey](), set[str]())
     for count in range(1, len(toys) + 1):
         keys = {one.key for one in board.contestants if all((one.key, toy) in present for toy in toys[:count])}
-        if count * len(keys) > len(best[0]) * len(best[1]) and len(keys) > 1:
-            best = (sorted(toys[:count]), keys)
+        size = sum(runs[key, toy] for key in keys for toy in toys[:count])
+        if size > most and len(keys) > 1:
+            most, best = size, (sorted(toys[:count]), keys)
     return best
 
 

@@ -49,7 +49,7 @@ def conclude(boards: Sequence[BoardOverview], sections: Sequence[Section], expor
     main = boards[0]
     return [
         *(_family(main, ranking, sections) for ranking in main.rankings if ranking.family != "cost"),
-        _few_simulated(boards),
+        _few_simulated(boards, sections),
         _few_observed(main),
         _on_toys("With many nuisances?", _most_nuisances(sections), sections, main.board.design),
         _on_toys("With signed weights?", _signed(sections), sections, main.board.design),
@@ -77,7 +77,7 @@ def _one_by_one(question: str, ground: BoardOverview, ranking: FamilyRanking, se
     return Conclusion(question, False, text, tuple(evidence) or _link(ground))
 
 
-def _few_simulated(boards: Sequence[BoardOverview]) -> Conclusion:
+def _few_simulated(boards: Sequence[BoardOverview], sections: Sequence[Section]) -> Conclusion:
     question = "With few simulated events?"
     least = min(boards, key=lambda ground: ground.board.n_train)
     if least.board.n_train == max(ground.board.n_train for ground in boards):
@@ -86,7 +86,10 @@ def _few_simulated(boards: Sequence[BoardOverview]) -> Conclusion:
         leader = leader_of_ranking(ranking)
         if leader is not None and ranking.family != "cost":
             return _of_leader(question, least.board.title, leader, _link(least))
-    return _untold(question, f"too few toys were run with {least.board.n_train:,} events for a ranking", least)
+    why = f"too few toys were run with {least.board.n_train:,} events for a ranking"
+    sentences, evidence, _ = _leaders(sections, sorted(least.board.toys.values()), least.board.design, n_train=least.board.n_train)
+    text = " ".join([f"The numbers do not tell beyond single toys: {why}.", *sentences])
+    return Conclusion(question, False, text, tuple(evidence) or _link(least))
 
 
 def _few_observed(ground: BoardOverview) -> Conclusion:
@@ -111,13 +114,16 @@ def _on_toys(question: str, picked: tuple[str, list[int]], sections: Sequence[Se
 
 
 def _leaders(
-    sections: Sequence[Section], indices: Iterable[int], design: str, family: str = ""
+    sections: Sequence[Section], indices: Iterable[int], design: str, family: str = "", n_train: int | None = None
 ) -> tuple[list[str], list[tuple[str, str]], bool]:
-    """Who leads on single toys, where to see it, and whether anybody is told apart; by primary numbers, of one family if given."""
+    """Who leads on single toys, where to see it, and whether anybody is told apart; by primary numbers.
+
+    Of one family if given, and of one number of training events, by default the largest.
+    """
     sentences, evidence, told = [], [], False
     for index in indices:
         section = sections[index]
-        table = _largest(section.tables, design)
+        table = _largest([table for table in section.tables if n_train in (None, table.n_train)], design)
         leader = leader_of_table(section, table, design) if table and table.primary.startswith(family) else None
         if leader is not None and table is not None:
             sentences.append(f"On {section.toy[0]} ({table.budget}, {table.n_train:,} training events) {leader.text}.")

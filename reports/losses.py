@@ -9,8 +9,11 @@ import pyarrow
 
 from touchneedle.reports.figures import Series, read_curves
 from touchneedle.reports.numbers import format_number
+from touchneedle.reports.outline import outline
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM = 360, 120, 52, 18
+# Pixels: losses jitter, and every run has a picture of its own.
+_TOLERANCE = 0.6
 
 
 def loss_picture(path: Path) -> str:
@@ -32,7 +35,8 @@ def loss_picture(path: Path) -> str:
 def _svg(lines: dict[str, list[tuple[float, float]]], points: list[tuple[float, float]]) -> str:
     last = max(x for x, _ in points)
     low, high = min(y for _, y in points), max(y for _, y in points)
-    drawn = "".join(f'<polyline class="{name}" points="{_path(line, last, low, high)}"/>' for name, line in lines.items() if line)
+    paths = {name: outline([_place(x, y, last, low, high) for x, y in line], _TOLERANCE) for name, line in lines.items() if len(line) > 1}
+    drawn = "".join(f'<path class="{name}" d="{path}"/>' for name, path in paths.items())
     return (
         f'<svg class="loss" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="Training and validation loss by epoch">{drawn}'
         f'<text x="0" y="10">{format_number(high)}</text><text x="0" y="{_HEIGHT - _BOTTOM}">{format_number(low)}</text>'
@@ -40,13 +44,9 @@ def _svg(lines: dict[str, list[tuple[float, float]]], points: list[tuple[float, 
     )
 
 
-def _path(line: list[tuple[float, float]], last: float, low: float, high: float) -> str:
-    def place(x: float, y: float) -> str:
-        across = _LEFT + (_WIDTH - _LEFT - 4) * x / (last or 1.0)
-        down = 6 + (_HEIGHT - _BOTTOM - 10) * (high - y) / ((high - low) or 1.0)
-        return f"{across:.1f},{down:.1f}"
-
-    return " ".join(place(x, y) for x, y in line)
+def _place(x: float, y: float, last: float, low: float, high: float) -> tuple[float, float]:
+    across = _LEFT + (_WIDTH - _LEFT - 4) * x / (last or 1.0)
+    return across, 6 + (_HEIGHT - _BOTTOM - 10) * (high - y) / ((high - low) or 1.0)
 
 
 def _finite(series: Series) -> list[tuple[float, float]]:

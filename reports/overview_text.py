@@ -164,7 +164,10 @@ def _runs(tally: Tally) -> str:
 
 def _about(ranking: FamilyRanking) -> str:
     toys = ", ".join(sorted({name for name, _, _ in ranking.toys})) or "no toy"
-    lacking = f"; not {_short(ranking.lacking)}, which not everybody has" if ranking.lacking else ""
+    never = [metric for metric in ranking.lacking if metric not in ranking.metrics]
+    partly = [metric for metric in ranking.lacking if metric in ranking.metrics]
+    lacking = f"; not by {_short(never)}, which not everybody has" if never else ""
+    lacking += f"; only where everybody has them: {_short(partly)}" if partly else ""
     return f"{ranking.family}: judged by {_short(ranking.metrics)} on {toys}{lacking}"
 
 

@@ -13,7 +13,7 @@ from touchneedle.reports.anchors import Anchors
 from touchneedle.reports.losses import loss_picture
 from touchneedle.reports.numbers import format_number
 from touchneedle.reports.repeat import repeat_command
-from touchneedle.reports.rows import Run, canonical
+from touchneedle.reports.rows import Run
 
 
 @dataclass
@@ -73,7 +73,7 @@ class RunViews:
             "command": repeat_command(record) if record.config else "",
             "configuration": self.configurations.number(_without_seed(record.config)),
             "environment": self.environments.number(record.environment),
-            "seeds": canonical(record.seeds),
+            "seeds": ", ".join(f"{name} {seed}" for name, seed in sorted(record.seeds.items())),
             "cost": ", ".join(f"{name} {_plain_number(value)}" for name, value in sorted(record.cost.items())),
             "loss": Markup(loss_picture(run.curves)),
         }

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from html import escape
 from itertools import pairwise
 
+from touchneedle.reports.outline import outline
 from touchneedle.reports.scales import Scale
 
 WIDTH = 1000
@@ -69,7 +70,7 @@ class Panel:
 
     def line(self, xs: Sequence[float], ys: Sequence[float], ink: Ink) -> None:
         """A line through the points, interrupted where one has no place."""
-        path = " ".join(_polyline(run) for run in self._runs(xs, ys) if len(run) > 1)
+        path = " ".join(outline(run) for run in self._runs(xs, ys) if len(run) > 1)
         if path:
             dashes = f' stroke-dasharray="{ink.dashes}"' if ink.dashes else ""
             self.parts.append(f'<path d="{path}" fill="none" stroke="{ink.colour}" stroke-width="{ink.width:g}"{dashes}/>')
@@ -79,7 +80,7 @@ class Panel:
         known = [(x, a, b) for x, a, b in zip(xs, low, high, strict=True) if all(map(math.isfinite, (x, a, b)))]
         if len(known) > 1:
             there, back = [(x, b) for x, _, b in known], [(x, a) for x, a, _ in reversed(known)]
-            path = _polyline([self._place(x, y) for x, y in there + back])
+            path = outline([self._place(x, y) for x, y in there + back])
             self.parts.append(f'<path d="{path}Z" fill="{ink.colour}" fill-opacity="{opacity:g}"/>')
 
     def points(self, xs: Sequence[float], ys: Sequence[float], low: Sequence[float], high: Sequence[float], ink: Ink) -> None:
@@ -212,10 +213,6 @@ def legend_columns(legend: Sequence[tuple[str, Ink]]) -> int:
 def legend_lines(legend: Sequence[tuple[str, Ink]]) -> int:
     """Lines that a legend takes."""
     return math.ceil(len(legend) / legend_columns(legend))
-
-
-def _polyline(points: Sequence[tuple[float, float]]) -> str:
-    return "M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in points)
 
 
 def _mark(marker: str, x: float, y: float) -> str:

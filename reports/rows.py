@@ -7,8 +7,8 @@ estimator versions, two trainer settings are different rows, and toy versions st
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -50,6 +50,7 @@ class Row:
         options: estimator, trainer, optimiser and ensemble options that differ from their defaults.
         runs: good runs, by seed.
         failed: failed runs of the same cell; their seeds are missing from the means.
+        unsaid: options of the training that all rows have alike, which tell nothing apart.
     """
 
     key: str
@@ -68,6 +69,7 @@ class Row:
     cells: tuple[Cell, ...]
     failed: tuple[Run, ...] = ()
     notes: tuple[str, ...] = ()
+    unsaid: frozenset[str] = frozenset()
 
     @property
     def role(self) -> Role:
@@ -81,8 +83,8 @@ class Row:
 
     @property
     def label(self) -> str:
-        """Estimator with its options, e.g. ``zuko_nsf transforms=5``."""
-        return " ".join([self.estimator, *(f"{name}={compact(value)}" for name, value in self.options.items())])
+        """Estimator with the options that may tell it apart, e.g. ``zuko_nsf transforms=5``."""
+        return " ".join([self.estimator, *(f"{name}={compact(value)}" for name, value in self.options.items() if name not in self.unsaid)])
 
 
 @dataclass(frozen=True)
@@ -141,8 +143,17 @@ def tidy_rows(runs: Iterable[Run]) -> list[Row]:
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(row_key(run.record), []).append(run)
-    rows = (_row(key, groups[key]) for key in sorted(groups))
-    return [row for row in rows if row is not None]
+    rows = [row for key in sorted(groups) if (row := _row(key, groups[key])) is not None]
+    unsaid = _alike(rows)
+    return [replace(row, unsaid=unsaid) for row in rows]
+
+
+def _alike(rows: Sequence[Row]) -> frozenset[str]:
+    """Options of the training groups with one value in all rows, of which there are several."""
+    if len(rows) < 2:
+        return frozenset()
+    alike = set.intersection(*({(name, compact(value)) for name, value in row.options.items()} for row in rows))
+    return frozenset(name for name, _ in alike if name.partition(".")[0] in _GROUP_DEFAULTS)
 
 
 def row_key(record: Record) -> str:

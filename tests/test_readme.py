@@ -42,6 +42,10 @@ def test_the_table_of_components_is_current() -> None:
     assert with_components(README) == README, "run: python -m touchneedle.benchmark.listing"
 
 
+def test_the_headline_is_current() -> None:
+    assert with_headline(README, read_results(ROOT / "results" / "reference")) == README, "run: python -m touchneedle.reports.headline"
+
+
 def test_the_headline_changes_with_the_records() -> None:
     """On other records, of the sweep `house`, the same code tells something else: every ranked method, its seeds and its limit."""
     found = headline_markdown(read_results(ROOT / "results" / "reference" / "house"))
