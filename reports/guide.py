@@ -32,6 +32,7 @@ GUIDE: tuple[tuple[str, str], ...] = (
         "rank by the primary number of the table (n* of the parameter of interest; where it is missing or withheld, KL, then log r RMSE). "
         "Entries that share a letter lie within two combined standard errors of the best entry with that letter: "
         "not distinguishable from it. "
+        "An entry of a single run is not ranked beside entries of several: its error knows nothing of other trainings. "
         "There is no weighted grand total.",
     ),
     (

@@ -125,9 +125,14 @@ def misordered(rows: Sequence[Row]) -> dict[tuple[str, str], Withheld]:
 
 
 def standings(rows: Sequence[Row], cells: Sequence[Cell | None]) -> list[Standing]:
-    """Rows in order of their primary cells: limits first, missing numbers last, controls unranked in their place."""
+    """Rows in order of their primary cells: limits first, missing numbers last, controls unranked in their place.
+
+    Unranked are entries of a single run, too, where others have several: their errors know nothing of other trainings.
+    """
     pairs = sorted(zip(rows, cells, strict=True), key=lambda pair: _order(*pair))
-    ranked = [(row, cell) for row, cell in pairs if row.role == "entry" and cell is not None and cell.value is not None]
+    least = min(2, max((len(row.seeds) for row in rows if row.role == "entry"), default=0))
+    entries = ((row, cell) for row, cell in pairs if row.role == "entry" and len(row.seeds) >= least)
+    ranked = [(row, cell) for row, cell in entries if cell is not None and cell.value is not None]
     letters = _groups([cell for _, cell in ranked])
     place_of = {row.key: (rank, letters[rank - 1]) for rank, (row, _) in enumerate(ranked, start=1)}
     return [Standing(row, *place_of.get(row.key, (None, ""))) for row, _ in pairs]

@@ -42,6 +42,13 @@ def test_controls_and_baselines_stand_in_the_table_unranked(make: Any, results: 
     assert [row.role for row in table.rows] == ["control", "baseline", "entry", "control"]
 
 
+def test_a_single_run_is_not_ranked_beside_several_but_among_its_like(make: Any, results: Callable[..., Path]) -> None:
+    once = [make.record(name, metrics=make.fit_metrics(star, 0.1)) for name, star in (("lucky", 5e3), ("once", 1e3))]
+    again = [make.record("often", metrics=make.fit_metrics(100.0, 0.1), seed=seed) for seed in (0, 1)]
+    assert order(only_table(results(*once))) == [("lucky", 1, "a"), ("once", 2, "b")]
+    assert order(only_table(results(*once, *again))) == [("lucky", None, ""), ("once", None, ""), ("often", 1, "a")]
+
+
 @pytest.mark.parametrize(("other", "group"), [(0.0, "a"), (1.9, "a"), (2.1, "b")])
 def test_groups_are_two_combined_errors_wide_on_log_n_star(make: Any, results: Callable[..., Path], other: float, group: str) -> None:
     combined = math.hypot(0.1, 0.1)  # both errors are 10 %, so 0.1 in log n*
