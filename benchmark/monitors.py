@@ -29,7 +29,7 @@ from torch import Tensor
 
 from touchneedle.benchmark.config import ExperimentConfig
 from touchneedle.benchmark.metrics.closure_points import SHARES
-from touchneedle.benchmark.metrics.reliability import Labelled, labelled_scores
+from touchneedle.benchmark.metrics.reliability import Labelled, labelled_rows
 from touchneedle.benchmark.metrics.statistics import missing_row
 from touchneedle.benchmark.metrics.transport import Transport
 from touchneedle.benchmark.records import Metric
@@ -134,9 +134,9 @@ def _calibration_rows(estimator: Estimator, sample: _Sample) -> list[Metric]:
     odds = torch.where(sample.first, own - other, other - own)
     kept = sample.weight > 0
     label = sample.first[kept].double()
-    scores = labelled_scores(Labelled(odds[kept], label, _balanced(sample.weight[kept], label)), _PLACE)
+    rows = labelled_rows(Labelled(odds[kept], label, _balanced(sample.weight[kept], label)), _PLACE)
     # The intercept says nothing: the order of the two points is random.
-    return [row for row in scores.metrics if row.name in _CALIBRATION]
+    return [row for row in rows if row.name in _CALIBRATION]
 
 
 def _balanced(weight: Tensor, label: Tensor) -> Tensor:

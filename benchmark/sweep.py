@@ -36,6 +36,8 @@ from touchneedle.conf import registry
 from touchneedle.conf.errors import InputError
 
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException, MissingConfigException, TypeError, ValueError)
+# The extra with the Hydra plugin of a launcher.
+LAUNCHER_EXTRAS = {"joblib": "bench", "ray": "ray", "submitit_local": "slurm", "submitit_slurm": "slurm"}
 
 
 @dataclass(frozen=True)
@@ -267,6 +269,8 @@ def _one_line(error: Exception) -> str:
         group, _, name = error.missing_cfg_file.rpartition("/")
         if group in COMPONENT_GROUPS:
             return _unknown_component(group, name)
+        if group == "hydra/launcher" and name in LAUNCHER_EXTRAS:
+            return f"launcher={name}: expected its Hydra plugin; it is not installed (pip install touchneedle[{LAUNCHER_EXTRAS[name]}])"
         return f"unknown {group or 'configuration'} {name!r}; known: {', '.join(error.options or [])}"
     first = str(error).splitlines()[0] if str(error) else type(error).__name__
     if first.startswith("Could not override"):
