@@ -141,16 +141,16 @@ class TuningConfig:
 
     Attributes:
         trials: configurations tried, the given one included; 0 for no search.
-        sampler: what proposes them: ``random``, or ``tpe``, which learns from those before (by Optuna).
         space: values to choose from, or a range {low, high, log}, by option: ``optimizer.NAME``, ``trainer.NAME`` or ``estimator.NAME``.
+        sampler: what proposes trials: ``random``, or ``tpe``, which learns from those before (by Optuna).
         monitor: what must hold beside a low validation loss: ``closure`` and ``calibration`` of the ratio on the validation events.
         max_z: standard errors by which closure and calibration may be off.
     """
 
     name: str = "none"
     trials: NonNegativeInt = 0
-    sampler: Literal["random", "tpe"] = "random"
     space: dict[str, Annotated[Span, PlainValidator(read_span)]] = field(default_factory=dict)
+    sampler: Literal["random", "tpe"] = "random"
     monitor: tuple[Literal["closure", "calibration"], ...] = ()
     max_z: PositiveFloat = 3.0
 

@@ -131,7 +131,7 @@ def test_rows_follow_the_seed_and_judge_what_they_can(toy: Toy) -> None:
 
 
 def cell(folder: Path, estimator: str = "ratio_bce", n_train: int = 2_000, **changes: Any) -> ExperimentConfig:
-    tuning = TuningConfig("test", 2, "random", {}, BOTH)
+    tuning = TuningConfig("test", 2, monitor=BOTH)
     return ExperimentConfig(
         ComponentConfig("gaussian_shift"),
         ComponentConfig(estimator),

@@ -39,7 +39,7 @@ def cell(results: Path, trials: int = 16, **changes: Any) -> ExperimentConfig:
         estimator=ComponentConfig("ratio_bce", {"hidden": [4]}),
         budget=BudgetConfig("test", 2_000),
         trainer=TrainerConfig(max_epochs=2, batch_size=256, progress=False, accelerator="cpu"),
-        tuning=TuningConfig("test", trials, "tpe", SPACE, **changes),
+        tuning=TuningConfig("test", trials, SPACE, "tpe", **changes),
         results=str(results),
     )
 

@@ -118,7 +118,7 @@ def test_a_tuned_run_can_be_the_start_of_another(tmp_path: Path) -> None:
         ({"estimator.hiden": [[4]]}, "unknown option 'hiden'"),
         ({"optimizer.rate": [1]}, "optimizer has no option 'rate'"),
         # Only a later trial might draw these; they are found before the first is trained.
-        ({"optimizer.learning_rate": [*[1e-3] * 50, "fast"]}, "option optimizer.learning_rate"),
+        ({"optimizer.learning_rate": [*[1e-3] * 5, "fast"]}, "option optimizer.learning_rate"),
         ({"trainer.batch_size": Range(16.0, 64.0)}, "option trainer.batch_size: Input should be a valid integer"),
         ({"estimator.hidden": Range(1, 3)}, "option hidden"),
     ],
