@@ -117,6 +117,8 @@ def _launch(cells: Sequence[Cell], launch: Sequence[str], task: Callable[[DictCo
         where = [f"hydra.sweep.dir='{folder}'", f"results='{cells[0].config.results}'"]
         master = _compose([*launch, *where], RunMode.MULTIRUN)
         hydra = GlobalHydra.instance()
+        # Ray's driver would leave out lines that differ from another by numbers alone, as those of cells do.
+        os.environ.setdefault("RAY_DEDUP_LOGS", "0")
         context = HydraContext(config_loader=hydra.config_loader(), callbacks=Callbacks(master))
         launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=master)
         # Each job repeats the choice of launcher: the options of the launcher compose only with it.
