@@ -8,10 +8,12 @@ Each event x has the point theta_a that made it and the point theta_b that made 
 x knows nothing of theta_b, hence:
 
 * ``calibration``: which of the two made x? Shown in random order, the first did with probability sigmoid(log r(x|theta_1) -
-  log r(x|theta_2)): ``ece`` and ``calibration_slope`` as in `reliability`. Local normalisation moves log odds by a per cent or
-  so, but takes a sum over all reference events at every theta: it is left out.
+  log r(x|theta_2)): ``ece`` and ``calibration_slope`` as in `reliability`.
 * ``closure``: ``mean_ratio``, E[r(x|theta_c) / r(x|theta_a)] = 1 with theta_c on the way from theta_a to theta_b, the farthest of a few
-  at which half of the effective events are left. Local normalisation is divided out, from fewer events where there is one.
+  at which half of the effective events are left.
+
+Local normalisation is left out: it takes a sum over all reference events at every theta. As the two points are drawn alike, a
+normalisation that drifts along theta cancels in the mean; its curvature, which is left, counts once it is some ten per cent.
 
 A row judges by its distance from the target in standard errors, ``at["z"]``; one that is not ``conclusive``, or has no number
 for want of information, judges nothing; a ratio that is not finite for what has happened is infinitely wrong.
@@ -44,8 +46,6 @@ from touchneedle.toys.base import Events
 
 MIN_EVENTS = 200
 MAX_EVENTS = 5_000
-# With local normalisation each event costs two passes over the reference events.
-NORMALISED_EVENTS = 300
 MIN_EFFECTIVE_SHARE = 0.5
 _PLACE = {"where": "validation"}
 _CALIBRATION = ("ece", "calibration_slope")
@@ -66,9 +66,6 @@ class _Sample:
     own: Tensor
     other: Tensor
     first: Tensor
-
-    def __getitem__(self, rows: slice) -> _Sample:
-        return _Sample(self.x[rows], self.weight[rows], self.own[rows], self.other[rows], self.first[rows])
 
 
 def check_monitors(config: ExperimentConfig, events: Events) -> None:
@@ -146,12 +143,7 @@ def _balanced(weight: Tensor, label: Tensor) -> Tensor:
 
 
 def _closure_rows(estimator: Estimator, sample: _Sample) -> list[Metric]:
-    if _normalises(estimator, sample):
-        sample = sample[:NORMALISED_EVENTS]
     share, carried = _farthest(estimator, sample)
-    if not carried.problem:
-        constant = estimator.log_normalisation(_on_the_way(sample, share)) - estimator.log_normalisation(sample.own)
-        carried = Transport(sample.x, sample.weight, carried.ratio * (-constant.double().cpu()).exp())
     row = carried.mean_row("mean_ratio", {**_PLACE, "pulled": share})
     if row.value is None or row.stderr is None:
         return [row]
@@ -169,16 +161,8 @@ def _farthest(estimator: Estimator, sample: _Sample) -> tuple[float, Transport]:
 
 
 def _carried(estimator: Estimator, sample: _Sample, own: Tensor, share: float) -> Transport:
-    return Transport(sample.x, sample.weight, (estimator.log_ratio(sample.x, _on_the_way(sample, share)) - own).exp())
-
-
-def _on_the_way(sample: _Sample, share: float) -> Tensor:
-    return sample.own + share * (sample.other - sample.own)
-
-
-def _normalises(estimator: Estimator, sample: _Sample) -> bool:
-    """Whether fits divide a normalisation out."""
-    return bool((estimator.log_normalisation(sample.own[:2]) != 0).any())
+    between = sample.own + share * (sample.other - sample.own)
+    return Transport(sample.x, sample.weight, (estimator.log_ratio(sample.x, between) - own).exp())
 
 
 _MONITORS: dict[str, Callable[[Estimator, _Sample], list[Metric]]] = {"closure": _closure_rows, "calibration": _calibration_rows}
