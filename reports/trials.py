@@ -8,8 +8,9 @@ from touchneedle.reports.rows import compact
 
 
 def trial_text(trial: Trial) -> str:
-    """``{"optimizer.learning_rate":0.002}: loss 0.52, mean_ratio 1.01 +- 0.02, chosen``."""
-    loss = "not finite" if trial.validation_loss is None else format_number(trial.validation_loss)
+    """``{"optimizer.learning_rate":0.002}: loss 0.524417, mean_ratio 1.01 +- 0.02, chosen``."""
+    # Losses differ in digits that three would hide.
+    loss = "not finite" if trial.validation_loss is None else f"{trial.validation_loss:.6g}"
     fate = [*([] if trial.feasible else ["not feasible"]), *(["chosen"] if trial.chosen else [])]
     return f"{compact(trial.options)}: {', '.join([f'loss {loss}', *map(_monitor, trial.monitors), *fate])}"
 

@@ -22,10 +22,10 @@ def trial(loss: float | None, *monitors: Metric, **changes: Any) -> Trial:
 
 
 def test_a_trial_is_told_in_one_line() -> None:
-    assert trial_text(trial(0.5)) == '{"a.b":2}: loss 0.500'
+    assert trial_text(trial(0.5123456)) == '{"a.b":2}: loss 0.512346'
     assert trial_text(trial(None)) == '{"a.b":2}: loss not finite'
-    told = trial_text(trial(0.5, CLOSURE, MISSING, feasible=False, chosen=True, options={}))
-    assert told == "{}: loss 0.500, mean_ratio 1.01 ± 0.02, ece n/a (log_ratio is NaN), not feasible, chosen"
+    told = trial_text(trial(0.5123456, CLOSURE, MISSING, feasible=False, chosen=True, options={}))
+    assert told == "{}: loss 0.512346, mean_ratio 1.01 ± 0.02, ece n/a (log_ratio is NaN), not feasible, chosen"
 
 
 def test_trials_are_shown_in_the_terminal_and_on_the_page(make: Any, results: Callable[..., Path]) -> None:
