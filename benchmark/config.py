@@ -7,8 +7,9 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
+from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PlainValidator, PositiveFloat, PositiveInt
 
+from touchneedle.benchmark.search_space import Span, read_span
 from touchneedle.conf import registry
 
 # Enough for a mean with a standard error.
@@ -136,16 +137,22 @@ class EnsembleConfig:
 
 @dataclass
 class TuningConfig:
-    """A search for options, judged by the validation loss.
+    """A search for options, judged on validation events.
 
     Attributes:
         trials: configurations tried, the given one included; 0 for no search.
-        space: values to choose from, by option: ``optimizer.NAME``, ``trainer.NAME`` or ``estimator.NAME``.
+        space: values to choose from, or a range {low, high, log}, by option: ``optimizer.NAME``, ``trainer.NAME`` or ``estimator.NAME``.
+        sampler: what proposes trials: ``random``, or ``tpe``, which learns from those before (by Optuna).
+        monitor: what must hold beside a low validation loss: ``closure`` and ``calibration`` of the ratio on the validation events.
+        max_z: standard errors by which closure and calibration may be off.
     """
 
     name: str = "none"
     trials: NonNegativeInt = 0
-    space: dict[str, Annotated[list[Any], Field(min_length=1)]] = field(default_factory=dict)
+    space: dict[str, Annotated[Span, PlainValidator(read_span)]] = field(default_factory=dict)
+    sampler: Literal["random", "tpe"] = "random"
+    monitor: tuple[Literal["closure", "calibration"], ...] = ()
+    max_z: PositiveFloat = 3.0
 
 
 @dataclass

@@ -32,6 +32,8 @@ EXTRAS = {
     ),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
     "slurm": ("hydra-submitit-launcher",),
+    "ray": ("hydra-ray-launcher",),
+    "search": ("optuna",),
 }
 MINIMUM_PYTHON = (3, 11)
 

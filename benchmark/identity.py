@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from touchneedle.benchmark.config import ExperimentConfig
+from touchneedle.benchmark.config import ExperimentConfig, TuningConfig
 from touchneedle.benchmark.store import hash_identity
 from touchneedle.conf import registry
 from touchneedle.toys.base import build_toy
@@ -34,7 +34,7 @@ def identify(config: ExperimentConfig) -> tuple[str, str]:
         "seed": config.seed,
     }
     if config.tuning.trials:
-        training["tuning"] = [config.tuning.trials, config.tuning.space]
+        training["tuning"] = _search(config.tuning)
     fit_id = hash_identity(training)
     return fit_id, hash_identity({"fit": fit_id, "evaluation": _identity(asdict(config.evaluation)), "metrics": METRICS_VERSION})
 
@@ -43,6 +43,13 @@ def _ensemble(config: ExperimentConfig) -> Any:
     """One network is one network, whatever the other options say."""
     ensemble = config.ensemble
     return 1 if ensemble.members == 1 else [ensemble.members, ensemble.resample, ensemble.combine]
+
+
+def _search(tuning: TuningConfig) -> list[Any]:
+    """A random search by the loss alone keeps the identity from before there was anything else."""
+    values = asdict(tuning)
+    plain = tuning.sampler == "random" and not tuning.monitor
+    return [values[name] for name in ("trials", "space", *(() if plain else ("sampler", "monitor", "max_z")))]
 
 
 def _origin(config: ExperimentConfig) -> list[str]:

@@ -64,10 +64,11 @@ def run(
       touchneedle run -m toy=mass_bump,two_moons estimator=zuko_nsf,ratio_bce seed=0,1,2
       touchneedle run -m estimator=zuko_nsf estimator.transforms=2,4 trainer=fast
       touchneedle run estimator=ratio_bce tuning=small ensemble=bootstrap
+      touchneedle run estimator=ratio_bce budget=small tuning=optuna tuning.trials=40
       touchneedle run -m sweep=smoke launcher=joblib launcher.n_jobs=2
 
     Groups: toy, estimator, budget (tiny, small, medium, large), design, evaluation (quick, standard, full),
-    trainer, optimizer, ensemble, tuning, launcher, sweep. Plain keys: seed, results.
+    trainer, optimizer, ensemble, tuning (small, optuna), launcher, sweep. Plain keys: seed, results.
     """
     from touchneedle.benchmark.plan import make_plan
 

@@ -104,13 +104,23 @@ class Budget(_Model):
 
 
 class Trial(_Model):
-    """One configuration that a search tried: the options it changed, where its weights are, its loss (None if not finite) and time."""
+    """One configuration that a search tried.
+
+    Attributes:
+        options: those it changed.
+        fit_id: where its weights are.
+        validation_loss: None if not finite.
+        monitors: closure and calibration on the validation events, where the search looked at them.
+        feasible: no monitor is off by more than the search allows.
+    """
 
     options: dict[str, Any]
     fit_id: str
     validation_loss: float | None
     seconds: float
     chosen: bool
+    monitors: list[Metric] = Field(default_factory=list)
+    feasible: bool = True
 
 
 class Record(_Model):

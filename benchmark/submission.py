@@ -6,7 +6,7 @@ The manifest has the SHA-256 of every file, the schema version and the versions 
 A record stands in one of three tracks, and the merge keeps it:
 
 * ``default``: one training with the options that the record shows, chosen without looking at its scores;
-* ``tuned``: a search over a declared space with a declared number of trials, judged by the validation loss alone; the record
+* ``tuned``: a search over a declared space with a declared number of trials, judged on validation events alone; the record
   lists every trial;
 * ``open``: anything else, such as options chosen by hand with the scores in view, or training that starts from the weights of
   another run and so sees more than the budget. ``touchneedle submit --open`` says so.

@@ -36,6 +36,8 @@ from touchneedle.conf import registry
 from touchneedle.conf.errors import InputError
 
 HYDRA_ERRORS = (HydraException, OmegaConfBaseException, MissingConfigException, TypeError, ValueError)
+# The extra with the Hydra plugin of a launcher.
+LAUNCHER_EXTRAS = {"joblib": "bench", "ray": "ray", "submitit_local": "slurm", "submitit_slurm": "slurm"}
 
 
 @dataclass(frozen=True)
@@ -115,6 +117,8 @@ def _launch(cells: Sequence[Cell], launch: Sequence[str], task: Callable[[DictCo
         where = [f"hydra.sweep.dir='{folder}'", f"results='{cells[0].config.results}'"]
         master = _compose([*launch, *where], RunMode.MULTIRUN)
         hydra = GlobalHydra.instance()
+        # Ray's driver would leave out lines that differ from another by numbers alone, as those of cells do.
+        os.environ.setdefault("RAY_DEDUP_LOGS", "0")
         context = HydraContext(config_loader=hydra.config_loader(), callbacks=Callbacks(master))
         launcher = Plugins.instance().instantiate_launcher(hydra_context=context, task_function=task, config=master)
         # Each job repeats the choice of launcher: the options of the launcher compose only with it.
@@ -267,6 +271,8 @@ def _one_line(error: Exception) -> str:
         group, _, name = error.missing_cfg_file.rpartition("/")
         if group in COMPONENT_GROUPS:
             return _unknown_component(group, name)
+        if group == "hydra/launcher" and name in LAUNCHER_EXTRAS:
+            return f"launcher={name}: expected its Hydra plugin; it is not installed (pip install touchneedle[{LAUNCHER_EXTRAS[name]}])"
         return f"unknown {group or 'configuration'} {name!r}; known: {', '.join(error.options or [])}"
     first = str(error).splitlines()[0] if str(error) else type(error).__name__
     if first.startswith("Could not override"):

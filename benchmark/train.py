@@ -78,6 +78,11 @@ def train_ensemble(
     return log
 
 
+def held_out(source: EventSource, trainer: TrainerConfig) -> Events:
+    """The events of a source that training keeps for validation, in random order."""
+    return _split(_checked(source), trainer.validation_fraction)[1]
+
+
 def _stacked(members: Sequence[Estimator], events: Events, weights: Sequence[Tensor], plan: TrainingPlan) -> TrainingLog:
     """All members in one pass, if the method and the optimiser allow it."""
     begun = time.perf_counter()

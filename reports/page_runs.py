@@ -14,6 +14,7 @@ from touchneedle.reports.losses import loss_picture
 from touchneedle.reports.numbers import format_number
 from touchneedle.reports.repeat import repeat_command
 from touchneedle.reports.rows import Run
+from touchneedle.reports.trials import trial_text
 
 
 @dataclass
@@ -74,6 +75,7 @@ class RunViews:
             "configuration": self.configurations.number(_without_seed(record.config)),
             "environment": self.environments.number(record.environment),
             "seeds": ", ".join(f"{name} {seed}" for name, seed in sorted(record.seeds.items())),
+            "trials": [trial_text(trial) for trial in record.trials],
             "cost": ", ".join(f"{name} {_plain_number(value)}" for name, value in sorted(record.cost.items())),
             "loss": Markup(loss_picture(run.curves)),
         }

@@ -13,6 +13,7 @@ from touchneedle.reports.aggregate import average
 from touchneedle.reports.numbers import format_cell, format_number
 from touchneedle.reports.repeat import repeat_command
 from touchneedle.reports.rows import compact
+from touchneedle.reports.trials import trial_text
 
 _FEW = 8
 
@@ -73,8 +74,7 @@ def _identity(record: Record) -> Iterator[tuple[str, str]]:
     yield "seed", str(record.seed)
     yield "track", record.track
     for trial in record.trials:
-        loss = "not finite" if trial.validation_loss is None else format_number(trial.validation_loss)
-        yield "trial", f"{compact(trial.options)} loss {loss}{', chosen' if trial.chosen else ''}"
+        yield "trial", trial_text(trial)
 
 
 def _metric(metric: Metric) -> tuple[str, ...]:

@@ -82,12 +82,17 @@ def _point_scores(context: EvaluationContext, points: Tensor, index: int) -> Sco
 
 def labelled_scores(sample: Labelled, at: dict[str, Any]) -> Scores:
     """Rows and reliability curve of one labelled sample."""
+    rows = labelled_rows(sample, at)
+    return Scores(rows, [] if rows[0].value is None else _reliability_curve(_bins(sample), at))
+
+
+def labelled_rows(sample: Labelled, at: dict[str, Any]) -> list[Metric]:
+    """The rows alone, in the order of their names above."""
     nan_share = float(torch.isnan(sample.log_ratio).double().mean())
     if nan_share > 0:
         reason = f"log_ratio is not a number for {nan_share:.2%} of the events"
-        return Scores([missing_row("calibration", name, reason, at) for name in NAMES])
-    bins = _bins(sample)
-    return Scores([_ece_row(bins, len(sample.label), at), *_slope_rows(sample, at)], _reliability_curve(bins, at))
+        return [missing_row("calibration", name, reason, at) for name in NAMES]
+    return [_ece_row(_bins(sample), len(sample.label), at), *_slope_rows(sample, at)]
 
 
 @dataclass(frozen=True)

@@ -129,3 +129,20 @@ def test_submitit_on_this_machine(shell: Callable[..., subprocess.CompletedProce
     assert sorted(record.seed for record in records) == list(range(cells))
     assert len({record.environment["pid"] for record in records}) == cells
     assert len(list((tmp_path / "results" / "local" / "jobs").glob("*/*.out"))) == cells
+
+
+@pytest.mark.slow
+def test_ray_on_this_machine(shell: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
+    """Cells in workers of a local Ray, each told in a line of its own; a failed one fails the command and no other cell."""
+    pytest.importorskip("hydra_plugins.hydra_ray_launcher", reason="needs the extra ray")
+    seeds = ",".join(map(str, range(9)))
+    words = (f"seed={seeds}", "estimator.fail=false,true", "launcher=ray", "launcher.ray.init.num_cpus=2", "--plugin", STAND_IN)
+    # Ray keeps a token in the home folder.
+    result = shell("run", "-m", *words, HOME=str(tmp_path))
+    assert result.returncode == 1, result.stdout + result.stderr
+    records = read_records(tmp_path / "results" / "local")
+    assert sorted((record.seed, record.status) for record in records) == [
+        (seed, status) for seed in range(9) for status in ("failed", "ok")
+    ]
+    told = result.stdout + result.stderr
+    assert all(f"[{number:2}/18]" in told for number in range(1, 19)), told

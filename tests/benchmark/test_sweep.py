@@ -102,7 +102,7 @@ def test_launcher_is_kept_apart():
         ("toy=mas_bump", "did you mean 'mass_bump'"),
         ("estimator=nope", "unknown estimator 'nope'"),
         ("budget=huge", "unknown budget 'huge'; known: large, medium, small, tiny"),
-        ("launcher=nope", "unknown launcher 'nope'; known: basic, joblib, submitit_local"),
+        ("launcher=nope", "unknown launcher 'nope'; known: basic, joblib, ray, submitit_local"),
         ("trainer.epochs=1", "unknown option 'trainer.epochs'; known: trainer.name, trainer.max_epochs"),
         ("+trainer.epochs=1", "unknown option 'epochs'"),
         ("epochs=1", "unknown option 'epochs'; known: toy, estimator"),

@@ -2,6 +2,7 @@
 
 from dataclasses import fields
 from importlib.resources import files
+from importlib.util import find_spec
 
 import pytest
 import yaml
@@ -9,6 +10,7 @@ import yaml
 from touchneedle.benchmark import overrides as words
 from touchneedle.benchmark.config import BudgetConfig, EnsembleConfig, EvaluationConfig, OptimizerConfig, TrainerConfig, TuningConfig
 from touchneedle.benchmark.sweep import compose_cell, expand
+from touchneedle.conf.errors import InputError
 
 
 def compose_one(*overrides):
@@ -19,10 +21,21 @@ def compose_one(*overrides):
 GROUPS = ("budget", "design", "evaluation", "trainer", "optimizer", "ensemble", "tuning", "launcher")
 
 
+RAY = find_spec("hydra_plugins.hydra_ray_launcher") is not None
+
+
+@pytest.mark.skipif(RAY, reason="the plugin is installed")
+def test_a_launcher_without_its_plugin_is_one_line():
+    with pytest.raises(InputError, match=r"launcher=ray: expected its Hydra plugin; .* \(pip install touchneedle\[ray\]\)"):
+        compose_one("launcher=ray")
+
+
 @pytest.mark.parametrize("turn", range(max(len(words.members(group)) for group in GROUPS)))
 def test_every_preset_composes(turn):
     """All groups take their next member at once, so that each member of each group is composed."""
     chosen = {group: words.members(group)[turn % len(words.members(group))] for group in GROUPS}
+    if chosen["launcher"] == "ray" and not RAY:
+        chosen["launcher"] = "basic"
     config = compose_one(*(f"{group}={name}" for group, name in chosen.items()))
     for group, name in chosen.items():
         found = getattr(config, group, name)
