@@ -30,6 +30,7 @@ from touchneedle.toys.drell_yan_matrix_element import angular_density
 from touchneedle.toys.event_table import hash_fraction
 from touchneedle.toys.generated import Columns, Manifest, read_generated
 from touchneedle.toys.mixture import check_positive
+from touchneedle.toys.pythia import shower_log_weight
 
 __all__ = ["DrellYanAngularMc", "DrellYanAngularMcConfig"]
 
@@ -37,8 +38,6 @@ SAMPLE = Path(__file__).parent / "samples" / "drell_yan_angular_mc"
 NOMINAL = 0.2315
 SINES = (0.13, 0.33)
 REACH = 4.0
-# The generator's log weights of the shower's scale lie at -3 and 3 sigma.
-ISR_NODE = 3.0
 # Nodes and powers of the polynomial in sin2theta_eff and isr that stands for the mean weight.
 NODES, DEGREE = 14, 12
 SINE, SCALE, RESOLUTION, ISR = range(4)
@@ -167,9 +166,7 @@ def log_weight(history: Mapping[str, Tensor], sine: Tensor, isr: Tensor) -> Tens
     """log w (n,) of events with their history at sin2theta_eff and isr, which broadcast."""
     hard = [history[name] for name in HARD]
     nominal = torch.full_like(sine, NOMINAL)
-    # Relative to its values at -1 and 1, a parabola through 0.
-    down, up, step = history["isr_down"], history["isr_up"], isr / ISR_NODE
-    shower = step * (up - down) / 2 + step.square() * (up + down) / 2
+    shower = shower_log_weight(history["isr_down"], history["isr_up"], isr)
     return angular_density(sine, *hard).log() - angular_density(nominal, *hard).log() + shower
 
 
