@@ -23,7 +23,7 @@ from touchneedle.toys.tau_pair_history import LATENT, NAMES
 
 X = [feature.name for feature in FEATURES]
 MAX_PULL = 4.5
-STEPS = {name: 1e-4 for name in ("mu", "tes", "jes", "ttbar_scale", "diboson_scale", "bkg_scale")} | {"soft_met": 1e-3, "isr": 1e-3}
+STEPS = dict.fromkeys(("mu", "tes", "jes", "ttbar_scale", "diboson_scale", "bkg_scale"), 0.0001) | {"soft_met": 1e-3, "isr": 1e-3}
 FAR = {"mu": 1.7, "tes": 1.02, "jes": 0.98, "soft_met": 2.5, "ttbar_scale": 1.1, "diboson_scale": 0.6, "bkg_scale": 1.04, "isr": -1.5}
 
 
