@@ -97,27 +97,26 @@ def test_visible_masses_grow_with_the_root_of_the_tau_scale(toy):
     assert torch.equal(events.weight, pool.weight)
 
 
-def moved(toy, process, feature, **values):
-    """Relative change of yield and of the mean of a feature in one process."""
-    means, yields = [], []
+def mean_change(toy, process, feature, **values):
+    """Relative change of the mean of a feature in one process."""
+    means = []
     for theta in (toy.spec.parameters.nominal, point(toy, **values)):
         events = [toy.at(toy.pool(split), theta) for split in ("train", "test")]
         x, weight, label = (torch.cat([getattr(e, name) for e in events]) for name in ("x", "weight", "label"))
         weight = weight * (label == NAMES.index(process))
-        yields.append(weight.sum())
         means.append((weight @ x[:, X.index(feature)].double()) / weight.sum())
-    return (yields[1] / yields[0] - 1).item(), (means[1] / means[0] - 1).item()
+    return (means[1] / means[0] - 1).item()
 
 
 @pytest.mark.parametrize("sign", [1, -1])
 def test_scales_move_gluon_fusion_as_in_a_study_of_its_own(toy, sign):
-    """3 % of tes moved the efficiency by 3.7 and -2.4 %, the mean visible mass by 1.3 and -1.2 %; 3 % of jes the jets by 2.9 and -2.4 %."""
-    change, mass = moved(toy, "ggh", "DER_mass_vis", tes=1 + 0.03 * sign)
-    assert 0.015 < sign * change < 0.045
-    assert 0.006 < sign * mass < 0.02
-    change, jets = moved(toy, "ggh", "PRI_n_jets", jes=1 + 0.03 * sign)
-    assert change == 0
-    assert 0.01 < sign * jets < 0.045
+    """There 3 % of tes moved yields by 3.7 and -2.4 %, mean visible masses by 1.3 and -1.2 %; 3 % of jes the jets by 2.9 and -2.4 %."""
+    tes, jes = point(toy, tes=1 + 0.03 * sign), point(toy, jes=1 + 0.03 * sign)
+    rates = toy.rates(torch.stack([point(toy), tes, jes]))[:, NAMES.index("ggh")]
+    assert 0.015 < sign * (rates[1] / rates[0] - 1) < 0.045
+    assert 0.006 < sign * mean_change(toy, "ggh", "DER_mass_vis", tes=1 + 0.03 * sign) < 0.02
+    assert rates[2] == rates[0]
+    assert 0.01 < sign * mean_change(toy, "ggh", "PRI_n_jets", jes=1 + 0.03 * sign) < 0.045
 
 
 def test_soft_momentum_widens_the_missing_one(toy):
@@ -189,7 +188,7 @@ def test_only_tau_scale_and_shower_move_the_shares_of_a_process(toy):
 
 
 def test_shower_weights_have_mean_one(toy, columns):
-    """Before the threshold on the tau: as generated but for the acceptance, at the nodes by construction, between them within errors."""
+    """Before the threshold on the tau: as generated but for the acceptance; exactly at the nodes; to a percent on the parabola between."""
     for label in range(len(NAMES)):
         chosen = columns["process"] == label
         down, up = (torch.from_numpy(columns[name][chosen].astype(np.float64)) for name in ("isr_down", "isr_up"))
@@ -198,7 +197,7 @@ def test_shower_weights_have_mean_one(toy, columns):
         for isr in (-1.5, 1.5):
             step = isr / 3
             weight = (step * (up - down) / 2 + step**2 * (up + down) / 2).exp()
-            assert abs(weight.mean() - 1) < 0.005
+            assert abs(weight.mean() - 1) < 0.01
             assert weight.std() > 0.05
     assert min(columns["isr_down"].min(), columns["isr_up"].min()) > -3
 
