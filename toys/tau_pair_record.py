@@ -132,7 +132,10 @@ def _is_neutrino(record: Record) -> Mask:
 
 def _sums(group: Rows, values: Floats, chosen: Mask, n: int) -> Floats:
     """Sums of the chosen rows of ``values`` (p, 4) by group: shape (n, 4)."""
-    return np.stack([np.bincount(group[chosen], column[chosen], n) for column in values.T], axis=1)
+    sums = np.empty((n, values.shape[1]))
+    for k, column in enumerate(values[chosen].T):
+        sums[:, k] = np.bincount(group[chosen], column, n)
+    return sums
 
 
 def _hardest(record: Record, candidates: Mask, momentum: Floats, threshold: float) -> Rows:
