@@ -22,6 +22,8 @@ PB_PER_MB = 1e9
 # The scale of the strong coupling in the initial-state shower, up and down: three sigmas of the nuisance.
 SCALES = {"isr_down": 0.5, "isr_up": 2.0}
 ISR_NODE = 3.0
+# Weights are products of many ratios, some of them close to 0; every event needs a logarithm.
+LEAST_WEIGHT = 1e-3
 COMMON = ("Print:quiet=on", "Random:setSeed=on", "Beams:eCM=13000.")
 SHOWER_VARIATIONS = (
     "UncertaintyBands:doVariations=on",
@@ -54,11 +56,11 @@ def cross_section(pythia: Any) -> CrossSection:
 
 
 def shower_weights(pythia: Any, batch: Any) -> dict[str, NDArray[np.float64]]:
-    """Log weights (n,) of a batch for the scales of `SCALES`, by name; needs the settings `SHOWER_VARIATIONS`."""
+    """Log weights (n,) of a batch for the scales of `SCALES`, by name, of `LEAST_WEIGHT` at least; needs `SHOWER_VARIATIONS`."""
     info = pythia.infoPython()
     names = [info.weightNameByIndex(index) for index in range(info.numberOfWeights())]
     weights = import_module("awkward").to_numpy(batch.info.weights).astype(np.float64)
-    return {name: np.log(weights[:, names.index(name)]) for name in SCALES}
+    return {name: np.log(weights[:, names.index(name)].clip(LEAST_WEIGHT)) for name in SCALES}
 
 
 def shower_log_weight(down: Tensor, up: Tensor, isr: Tensor) -> Tensor:

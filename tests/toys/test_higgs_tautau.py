@@ -18,6 +18,7 @@ from touchneedle.estimators.base import build_estimator
 from touchneedle.toys.base import Events, build_toy
 from touchneedle.toys.generated import read_generated
 from touchneedle.toys.higgs_tautau import SAMPLE
+from touchneedle.toys.pythia import LEAST_WEIGHT
 from touchneedle.toys.tau_pair_features import FEATURES
 from touchneedle.toys.tau_pair_history import LATENT, NAMES
 
@@ -199,7 +200,7 @@ def test_shower_weights_have_mean_one(toy, columns):
             weight = (step * (up - down) / 2 + step**2 * (up + down) / 2).exp()
             assert abs(weight.mean() - 1) < 0.01
             assert weight.std() > 0.05
-    assert min(columns["isr_down"].min(), columns["isr_up"].min()) > -3
+    assert max(np.abs(columns[name]).max() for name in ("isr_down", "isr_up")) <= -math.log(LEAST_WEIGHT)
 
 
 # Mined gold.
@@ -281,11 +282,11 @@ def test_joint_ratio_by_other_means(toy):
 
 
 def test_pairs_are_mined(toy):
-    events = make_events(toy, 5_000, "pairs", 0)
+    events = make_events(toy, 4_000, "pairs", 0)
     assert events.base is None
     at_theta = (events.generated_at == events.theta).all(1)
-    assert int(at_theta.sum()) == 2_500
-    assert torch.equal(events.generated_at[~at_theta], toy.spec.parameters.nominal.expand(2_500, -1))
+    assert int(at_theta.sum()) == 2_000
+    assert torch.equal(events.generated_at[~at_theta], toy.spec.parameters.nominal.expand(2_000, -1))
     assert events.weight.mean().item() == pytest.approx(1, rel=1e-10)
     ratio = events.joint_log_ratio.exp()
     # E[r] = 1 over nominal events, E[1 / r] = 1 over events of theta.
@@ -296,7 +297,7 @@ def test_pairs_are_mined(toy):
 
 @pytest.mark.parametrize("name", ["mined_alices", "mined_scandal"])
 def test_methods_of_mined_gold_learn_from_it(toy, name):
-    events = make_events(toy, 1_000, "pairs", 0)
+    events = make_events(toy, 400, "pairs", 0)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         estimator = build_estimator(name, toy.spec)
@@ -327,7 +328,7 @@ def test_the_committed_sample_is_whole_and_small(toy, columns):
     assert sum(file.stat().st_size for file in SAMPLE.iterdir()) < 5e6
     assert {len(values) for values in columns.values()} == {manifest.n_selected}
     assert {values.dtype for name, values in columns.items() if name != "process"} == {np.dtype(np.float32)}
-    assert np.bincount(columns["process"]).min() > 1_000
+    assert np.bincount(columns["process"]).min() > 900
     assert manifest.packages["pythia8mc"] == "8.317.2"
     assert set(manifest.cross_sections) == set(NAMES)
     # Twelve binary digits.
