@@ -52,7 +52,7 @@ PROCESSES: dict[str, tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]] = {
 
 @dataclass
 class HiggsTautauPythiaConfig:
-    """Options: the shares of the generated events. Only one in ten of Z and one in three of Higgs events is selected.
+    """Options: the shares of the generated events. Of Higgs events one in four is selected, of Z events one in eleven.
 
     Attributes:
         ggh: share of gg -> H -> tau tau.
@@ -95,7 +95,7 @@ class HiggsTautauPythia:
         self.config = config
 
     def chunk(self, n: int, seed: np.random.SeedSequence) -> Chunk:
-        """``n`` generated events, about one in seven of which is selected; process after process."""
+        """``n`` generated events, about one in eight of which is selected; process after process."""
         parts: list[dict[str, NDArray[Any]]] = []
         sections: dict[str, CrossSection] = {}
         counts = split_evenly(n, list(asdict(self.config).values()))

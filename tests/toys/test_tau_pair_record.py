@@ -50,18 +50,18 @@ def record(*events):
 
 
 def test_leptons_and_taus_are_those_of_bosons():
-    tops, first = follow(record(HIGGS, TOP)), len(HIGGS)
-    assert np.flatnonzero(tops.lepton).tolist() == [6, first + 4]
-    assert np.flatnonzero(tops.hadron).tolist() == [5, first + 11]
+    ancestry, first = follow(record(HIGGS, TOP)), len(HIGGS)
+    assert np.flatnonzero(ancestry.lepton).tolist() == [6, first + 4]
+    assert np.flatnonzero(ancestry.hadron).tolist() == [5, first + 11]
 
 
 def test_products_are_traced_to_the_tau_that_decays():
-    tops, first = follow(record(HIGGS, TOP)), len(HIGGS)
-    of = {row: np.flatnonzero(tops.from_tau & (tops.origin == row)).tolist() for row in (3, 5, first + 11)}
+    ancestry, first = follow(record(HIGGS, TOP)), len(HIGGS)
+    of = {row: np.flatnonzero(ancestry.from_tau & (ancestry.origin == row)).tolist() for row in (3, 5, first + 11)}
     assert of == {3: [6, 7, 8], 5: [9, 11, 12, 13, 14], first + 11: [first + 12]}
     # The photon was radiated before, and the tau of the b hadron belongs to its jet.
-    assert not tops.from_tau[4]
-    assert not tops.from_tau[first + 8]
+    assert not ancestry.from_tau[4]
+    assert not ancestry.from_tau[first + 8]
 
 
 @pytest.mark.parametrize("length", [1, 2, 3, 17, 64, 100])
