@@ -43,6 +43,7 @@ TOY_TABLE = {
     "forward_backward": "touchneedle.toys.forward_backward:ForwardBackward",
     "gaussian_mixture": "touchneedle.toys.gaussian_mixture:GaussianMixture",
     "gaussian_shift": "touchneedle.toys.gaussian_shift:GaussianShift",
+    "higgs_tautau": "touchneedle.toys.higgs_tautau:HiggsTautau",
     "linear_gaussian": "touchneedle.toys.linear_gaussian:LinearGaussian",
     "many_nuisances": "touchneedle.toys.many_nuisances:ManyNuisances",
     "mass_bump": "touchneedle.toys.mass_bump:MassBump",
@@ -115,6 +116,7 @@ ENSEMBLE_TABLE = {
 
 GENERATOR_TABLE = {
     "drell_yan_angular_mc": "touchneedle.toys.drell_yan_pythia:DrellYanPythia",
+    "higgs_tautau": "touchneedle.toys.higgs_tautau_pythia:HiggsTautauPythia",
 }
 
 BUILT_IN = "touchneedle"

@@ -30,6 +30,8 @@ from touchneedle.toys.drell_yan_matrix_element import angular_density
 from touchneedle.toys.event_table import hash_fraction
 from touchneedle.toys.generated import Columns, Manifest, read_generated
 from touchneedle.toys.mixture import check_positive
+from touchneedle.toys.polynomial_mean import PolynomialMean
+from touchneedle.toys.pythia import shower_log_weight
 
 __all__ = ["DrellYanAngularMc", "DrellYanAngularMcConfig"]
 
@@ -37,10 +39,6 @@ SAMPLE = Path(__file__).parent / "samples" / "drell_yan_angular_mc"
 NOMINAL = 0.2315
 SINES = (0.13, 0.33)
 REACH = 4.0
-# The generator's log weights of the shower's scale lie at -3 and 3 sigma.
-ISR_NODE = 3.0
-# Nodes and powers of the polynomial in sin2theta_eff and isr that stands for the mean weight.
-NODES, DEGREE = 14, 12
 SINE, SCALE, RESOLUTION, ISR = range(4)
 HARD = ("flavour", "hard_mass", "hard_cosine")
 LATENT = (*HARD, "isr_down", "isr_up", "pt_minus", "pt_plus", "eta_minus", "eta_plus", "delta_phi", "normal_minus", "normal_plus")
@@ -104,9 +102,7 @@ class DrellYanAngularMc(MinedToy):
 
     def rates(self, theta: Tensor) -> Tensor:
         """``fit_events`` times sigma(theta) / sigma(nominal) at theta (m, 4): shape (m, 1)."""
-        powers = [_powers(value) for value in _scaled(theta.double()[:, SINE], theta.double()[:, ISR])]
-        mean_weight = torch.einsum("mi,ij,mj->m", powers[0], self._mean_weight.to(theta.device), powers[1])
-        return self.fit_events * mean_weight.unsqueeze(-1)
+        return self.fit_events * self._mean_weight(theta.double()[:, SINE], theta.double()[:, ISR])
 
     def pool(self, split: Split) -> Events:
         """The events of one split, of equal weights that sum to the nominal yield."""
@@ -138,17 +134,18 @@ class DrellYanAngularMc(MinedToy):
         return self.config.resolution * torch.exp(self.config.b * theta[:, RESOLUTION, None])
 
     @cached_property
-    def _mean_weight(self) -> Tensor:
-        """Coefficients (i, j) of E[w] in powers of the scaled sin2theta_eff and isr: the mean over both splits at Chebyshev nodes."""
+    def _mean_weight(self) -> PolynomialMean:
+        """E[w] in sin2theta_eff and isr over both splits: the weight is a product of a factor for each."""
         history, zero = _named(self._latent), torch.zeros(1, dtype=torch.float64)
-        nodes = torch.cos(math.pi * (torch.arange(NODES, dtype=torch.float64) + 0.5) / NODES)
-        sines, shifts = _unscaled(nodes)
-        nominal = torch.full_like(zero, NOMINAL)
-        # The weight is a product of a factor for each parameter.
-        hard = torch.stack([log_weight(history, sine[None], zero).exp() for sine in sines])
-        shower = torch.stack([log_weight(history, nominal, shift[None]).exp() for shift in shifts])
-        inverse = torch.linalg.pinv(_powers(nodes))
-        return inverse @ (hard @ shower.T / len(self._latent)) @ inverse.T
+        nominal, label = torch.full_like(zero, NOMINAL), torch.zeros(len(self._latent), dtype=torch.long)
+
+        def hard(sine: Tensor) -> Tensor:
+            return log_weight(history, sine[None], zero).exp()
+
+        def shower(isr: Tensor) -> Tensor:
+            return log_weight(history, nominal, isr[None]).exp()
+
+        return PolynomialMean.fit((SINES, (-REACH, REACH)), hard, shower, label, 1)
 
     def _pool(self, chosen: Tensor, split: Split) -> Events:
         latent = self._latent[chosen]
@@ -167,9 +164,7 @@ def log_weight(history: Mapping[str, Tensor], sine: Tensor, isr: Tensor) -> Tens
     """log w (n,) of events with their history at sin2theta_eff and isr, which broadcast."""
     hard = [history[name] for name in HARD]
     nominal = torch.full_like(sine, NOMINAL)
-    # Relative to its values at -1 and 1, a parabola through 0.
-    down, up, step = history["isr_down"], history["isr_up"], isr / ISR_NODE
-    shower = step * (up - down) / 2 + step.square() * (up + down) / 2
+    shower = shower_log_weight(history["isr_down"], history["isr_up"], isr)
     return angular_density(sine, *hard).log() - angular_density(nominal, *hard).log() + shower
 
 
@@ -200,21 +195,6 @@ def _history(events: Events) -> dict[str, Tensor]:
 def _named(latent: Tensor) -> dict[str, Tensor]:
     names: tuple[str, ...] = LATENT
     return dict(zip(names, latent.double().unbind(-1), strict=True))
-
-
-def _scaled(sine: Tensor, isr: Tensor) -> tuple[Tensor, Tensor]:
-    """Both from -1 to 1 over their bounds."""
-    return (2 * sine - SINES[0] - SINES[1]) / (SINES[1] - SINES[0]), isr / REACH
-
-
-def _unscaled(value: Tensor) -> tuple[Tensor, Tensor]:
-    """Inverse of `_scaled`, of the same values for both."""
-    return (SINES[0] + SINES[1] + value * (SINES[1] - SINES[0])) / 2, value * REACH
-
-
-def _powers(value: Tensor) -> Tensor:
-    """1, v, .. v^DEGREE of v (n,), shape (n, DEGREE + 1)."""
-    return torch.stack([value**power for power in range(DEGREE + 1)], -1)
 
 
 def _check(config: DrellYanAngularMcConfig) -> None:

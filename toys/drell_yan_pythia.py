@@ -1,7 +1,7 @@
 """Pythia's pp -> gamma*/Z -> mu mu at 13 TeV with initial- and final-state showers: the events of `drell_yan_angular_mc`.
 
-Pythia 8.3 (Bierlich et al. 2022, arXiv:2203.11601) is under the GPL: it is imported when events are generated, and
-nowhere else. No multiple interactions and no hadrons, which muons do not feel.
+Pythia is imported when events are generated (see `touchneedle.toys.pythia`). No multiple interactions and no hadrons,
+which muons do not feel.
 """
 
 from __future__ import annotations
@@ -15,20 +15,14 @@ from numpy.typing import NDArray
 
 from touchneedle.conf.errors import InputError
 from touchneedle.toys.drell_yan_matrix_element import M_Z, SINE_ON_SHELL
-from touchneedle.toys.generated import Chunk, CrossSection
+from touchneedle.toys.generated import Chunk
+from touchneedle.toys.pythia import SHOWER_VARIATIONS, cross_section, shower_weights, start_pythia
 
 __all__ = ["DrellYanPythia", "DrellYanPythiaConfig"]
 
-LARGEST_SEED = 900_000_000
 BATCH = 5_000
-PB_PER_MB = 1e9
 MIN_PT, MAX_ETA, MASSES = 20.0, 2.4, (60.0, 120.0)
-# The scale of the strong coupling in the initial-state shower, up and down: three sigmas of the nuisance.
-SCALES = {"isr_down": 0.5, "isr_up": 2.0}
 SETTINGS = (
-    "Print:quiet=on",
-    "Random:setSeed=on",
-    "Beams:eCM=13000.",
     "WeakSingleBoson:ffbar2ffbar(s:gmZ)=on",
     "PhaseSpace:mHatMin=50.",
     "PhaseSpace:mHatMax=150.",
@@ -40,8 +34,7 @@ SETTINGS = (
     "HadronLevel:all=off",
     # Photons that split would give a second pair of muons.
     "TimeShower:QEDshowerByGamma=off",
-    "UncertaintyBands:doVariations=on",
-    "UncertaintyBands:List={" + ", ".join(f"{name} isr:muRfac={scale}" for name, scale in SCALES.items()) + "}",
+    *SHOWER_VARIATIONS,
 )
 
 
@@ -78,30 +71,14 @@ class DrellYanPythia:
 
     def chunk(self, n: int, seed: np.random.SeedSequence) -> Chunk:
         """``n`` generated events, about two in five of which are selected."""
-        pythia = self._start(seed)
+        # By force: Pythia's own range ends at 0.225 and 0.240.
+        forced = {"StandardModel:sin2thetaWbar": self.config.sin2theta_eff}
+        pythia = start_pythia("drell_yan_angular_mc", SETTINGS, seed, forced)
         normals = np.random.default_rng(seed).standard_normal((n, 2))
         parts = [_columns(pythia, pythia.nextBatch(min(BATCH, n - start))) for start in range(0, n, BATCH)]
         columns = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
         columns |= {"normal_minus": normals[:, 0], "normal_plus": normals[:, 1]}
-        info = pythia.infoPython()
-        cross_section = CrossSection(pb=info.sigmaGen() * PB_PER_MB, stderr=info.sigmaErr() * PB_PER_MB)
-        return Chunk(_selected(columns), {"all": cross_section})
-
-    def _start(self, seed: np.random.SeedSequence) -> Any:
-        pythia = import_module("pythia8mc").Pythia("", False)
-        for setting in (*SETTINGS, f"Random:seed={pythia_seed(seed)}"):
-            if not pythia.readString(setting):
-                raise InputError(f"generator drell_yan_angular_mc: Pythia does not know the setting {setting}")
-        # By force: Pythia's own range ends at 0.225 and 0.240.
-        pythia.settings.parm("StandardModel:sin2thetaWbar", self.config.sin2theta_eff, True)
-        if not pythia.init():
-            raise InputError("generator drell_yan_angular_mc: Pythia does not start with these options")
-        return pythia
-
-
-def pythia_seed(seed: np.random.SeedSequence) -> int:
-    """A seed in Pythia's range, 1 to 9e8."""
-    return 1 + int(seed.generate_state(1, np.uint64)[0] % LARGEST_SEED)
+        return Chunk(_selected(columns), {"all": cross_section(pythia)})
 
 
 def _columns(pythia: Any, batch: Any) -> dict[str, NDArray[Any]]:
@@ -119,8 +96,7 @@ def _columns(pythia: Any, batch: Any) -> dict[str, NDArray[Any]]:
         "hard_mass": mass,
         "hard_cosine": (array(info.tHat) - array(info.uHat)) / mass**2,
     }
-    weights, names = array(info.weights), _weight_names(pythia)
-    columns |= {name: np.log(weights[:, names.index(name)]) for name in SCALES}
+    columns |= shower_weights(pythia, batch)
     final = particles[particles.status > 0]
     azimuth = {}
     for name, code in (("minus", 13), ("plus", -13)):
@@ -130,11 +106,6 @@ def _columns(pythia: Any, batch: Any) -> dict[str, NDArray[Any]]:
         azimuth[name] = np.arctan2(py, px)
     turn = azimuth["minus"] - azimuth["plus"]
     return columns | {"delta_phi": np.remainder(turn + np.pi, 2 * np.pi) - np.pi}
-
-
-def _weight_names(pythia: Any) -> list[str]:
-    info = pythia.infoPython()
-    return [info.weightNameByIndex(index) for index in range(info.numberOfWeights())]
 
 
 def _selected(columns: dict[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:

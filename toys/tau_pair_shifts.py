@@ -27,18 +27,25 @@ def shifted(objects: TauPair, latents: Tensor, tes: Tensor, jes: Tensor, soft_me
     ``soft_met`` GeV times the latents along x and y. Jets of unknown direction cannot be balanced: only the sum of their pt
     moves.
     """
-    hadron = objects.hadron._replace(pt=objects.hadron.pt * tes)
-    jets = objects.jets._replace(pt=objects.jets.pt * jes.unsqueeze(-1))
-    gained_x = hadron.x - objects.hadron.x + (jets.x - objects.jets.x).sum(-1)
-    gained_y = hadron.y - objects.hadron.y + (jets.y - objects.jets.y).sum(-1)
+    moved = rescaled(objects, tes, jes.unsqueeze(-1))
     return replace(
-        objects,
-        hadron=hadron,
-        jets=jets,
-        met_x=objects.met_x - gained_x + soft_met * latents[:, 0],
-        met_y=objects.met_y - gained_y + soft_met * latents[:, 1],
+        moved,
+        met_x=moved.met_x + soft_met * latents[:, 0],
+        met_y=moved.met_y + soft_met * latents[:, 1],
         further_pt=objects.further_pt * jes,
     )
+
+
+def rescaled(objects: TauPair, hadron_scale: Tensor, jet_scale: Tensor) -> TauPair:
+    """The same objects with pt of the tau times ``hadron_scale`` (n,), of jets times ``jet_scale`` (n, m) or (n, 1).
+
+    The missing momentum loses what they gain, as vectors.
+    """
+    hadron = objects.hadron._replace(pt=objects.hadron.pt * hadron_scale)
+    jets = objects.jets._replace(pt=objects.jets.pt * jet_scale)
+    gained_x = hadron.x - objects.hadron.x + (jets.x - objects.jets.x).sum(-1)
+    gained_y = hadron.y - objects.hadron.y + (jets.y - objects.jets.y).sum(-1)
+    return replace(objects, hadron=hadron, jets=jets, met_x=objects.met_x - gained_x, met_y=objects.met_y - gained_y)
 
 
 def with_hard_jets(objects: TauPair, cut: float = JET_CUT) -> TauPair:

@@ -17,7 +17,7 @@ from touchneedle.toys.base import build_toy
 
 pytestmark = pytest.mark.slow
 
-TOYS = sorted(set(TOY_TABLE) - {"drell_yan_angular_mc", "event_table", "fair_universe"})
+TOYS = sorted(set(TOY_TABLE) - {"drell_yan_angular_mc", "event_table", "fair_universe", "higgs_tautau"})
 EVALUATION = EvaluationConfig(
     name="controls", n_experiments=50, n_points=1, n_test=5_000, n_sample=1_000, n_events=(1_000,), n_pool=20_000, n_exact=10,
     n_posterior=100, n_set=(1,),
