@@ -125,4 +125,4 @@ def unreadable(path: Path, kind: str, error: Exception) -> InputError:
 
 
 def _described(file: TableFile, name: str) -> str:
-    return str(file.schema.field(name).type) if name in file.schema.names else "missing"
+    return str(dict(zip(file.schema.names, file.schema.types, strict=True)).get(name, "missing"))

@@ -1,0 +1,135 @@
+"""What the options of `event_table` mean: which columns of which files are read, and which parameters and features there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from touchneedle.conf.errors import InputError
+from touchneedle.toys.base import Feature, GaussianConstraint, LogNormalConstraint, Parameter, Uniform
+from touchneedle.toys.event_file import EventColumns
+from touchneedle.toys.event_query import EventQuery, ProcessFiles
+from touchneedle.toys.feature_recipe import read_recipe
+from touchneedle.toys.table_files import open_table
+from touchneedle.toys.weight_variations import Variation
+
+if TYPE_CHECKING:
+    from touchneedle.toys.event_table import EventTableConfig
+
+__all__ = ["check_options", "check_processes", "event_query", "is_varied", "norm_name", "table_features", "table_parameters"]
+
+# In sigma of the constraint.
+REACH = 4.0
+FREE_NORM = (0.0, 3.0)
+
+
+def check_options(config: EventTableConfig) -> None:
+    """Raise `InputError` for values out of range, before any file is opened."""
+    low, high = config.mu_prior
+    if not 0 < config.test_fraction < 1:
+        raise InputError(f"toy event_table: option test_fraction: expected a value between 0 and 1; got {config.test_fraction:g}")
+    if not 0 <= low < high:
+        raise InputError(f"toy event_table: option mu_prior: expected 0 <= low < high; got {low:g}, {high:g}")
+    for option, values in (("yields", config.yields), ("norms", config.norms)):
+        for process, value in values.items():
+            if value is not None and not 0 < value < float("inf"):
+                raise InputError(f"toy event_table: option {option}: {process}: expected a positive number; got {value:g}")
+    names = ["mu", *(norm_name(process) for process in config.norms), *config.variations]
+    if len(set(names)) != len(names):
+        raise InputError(f"toy event_table: option variations: expected names that are no parameters yet; got {', '.join(names)}")
+
+
+def check_processes(config: EventTableConfig, known: tuple[str, ...]) -> None:
+    """Raise `InputError` for the first option that names a process that is not known, and where no signal is named."""
+    if not config.signal:
+        raise InputError(f"toy event_table: option signal: expected signal processes; got none; known: {', '.join(known)}")
+    named: dict[str, Iterable[str]] = {"signal": config.signal, "yields": config.yields, "norms": config.norms}
+    named |= {f"variations: {name}": variation.processes or () for name, variation in config.variations.items()}
+    for option, processes in named.items():
+        for process in processes:
+            if process not in known:
+                raise InputError(f"toy event_table: option {option}: no process {process!r}; known: {', '.join(known)}")
+
+
+def event_query(config: EventTableConfig, moved: tuple[str, ...] | None) -> EventQuery:
+    """What is read; ``moved`` are stored columns that shifts need, None where nothing moves. Opens the files, as `open_table` does."""
+    return EventQuery(
+        sources=_sources(config),
+        features=None if config.features is None else tuple(config.features),
+        recipe=read_recipe(config.derived, config.selection),
+        process=config.process,
+        exclude=tuple(config.exclude),
+        keep_all=moved is not None,
+        further=moved or (),
+    )
+
+
+def table_parameters(config: EventTableConfig) -> tuple[Parameter, ...]:
+    """mu, the norms, the variations."""
+    low, high = config.mu_prior
+    return (
+        Parameter("mu", "interest", 1.0, (low, high), Uniform(low, high), latex=r"\mu"),
+        *(_norm(process, sigma) for process, sigma in config.norms.items()),
+        *(_alpha(name) for name in config.variations),
+    )
+
+
+def table_features(config: EventTableConfig, columns: EventColumns) -> tuple[Feature, ...]:
+    """The columns of x; the value for missing entries is named where it occurs."""
+    found = []
+    for i, (name, discrete) in enumerate(zip(columns.features, columns.discrete, strict=True)):
+        occurs = config.missing is not None and bool((columns.x[:, i] == np.float32(config.missing)).any())
+        found.append(Feature(name, kind="discrete" if discrete else "continuous", missing=config.missing if occurs else None))
+    return tuple(found)
+
+
+def norm_name(process: str) -> str:
+    """The parameter that multiplies the rate of a process."""
+    return f"norm_{process}"
+
+
+def is_varied(variation: Variation, process: str | None) -> bool:
+    """Whether the variation concerns a process; files of all processes (None) have every variation."""
+    return process is None or variation.processes is None or process in variation.processes
+
+
+def _norm(process: str, sigma: float | None) -> Parameter:
+    """A factor known to a factor 1 + sigma, with templates at equal distances from 1; or a free one."""
+    if sigma is None:
+        return Parameter(norm_name(process), "nuisance", 1.0, FREE_NORM, Uniform(*FREE_NORM), anchors=(0.5, 1.5))
+    kappa = 1 + sigma
+    low, high = kappa**-REACH, kappa**REACH
+    anchors = (1 / kappa, 2 - 1 / kappa)
+    return Parameter(norm_name(process), "nuisance", 1.0, (low, high), Uniform(low, high), LogNormalConstraint(kappa), anchors)
+
+
+def _alpha(name: str) -> Parameter:
+    return Parameter(name, "nuisance", 0.0, (-REACH, REACH), Uniform(-REACH, REACH), GaussianConstraint(1.0))
+
+
+def _sources(config: EventTableConfig) -> tuple[ProcessFiles, ...]:
+    if not config.processes:
+        return (ProcessFiles(None, (open_table(config.path, config.tree),), _weights(config, None)),)
+    folder = Path(config.path)
+    if not folder.is_dir():
+        raise InputError(f"toy event_table: option path: expected the folder of the files in option processes; {folder} is none")
+    found = []
+    for process, files in config.processes.items():
+        names = [files] if isinstance(files, str) else files
+        if not names:
+            raise InputError(f"toy event_table: option processes: {process}: expected a file or several; got none")
+        tables = tuple(open_table(folder / name, config.tree) for name in names)
+        found.append(ProcessFiles(process, tables, _weights(config, process)))
+    return tuple(found)
+
+
+def _weights(config: EventTableConfig, process: str | None) -> tuple[str | None, ...]:
+    """The nominal weight, then down and up of every variation: nominal ones where it does not concern the process."""
+    weights = [config.weight]
+    for variation in config.variations.values():
+        varied = is_varied(variation, process)
+        weights += [variation.down, variation.up] if varied else [config.weight, config.weight]
+    return tuple(weights)

@@ -1,0 +1,136 @@
+"""Yields of weighted events as a smooth function of the nuisances that reweight or move them."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from scipy.interpolate import CubicSpline
+from torch import Tensor
+
+from touchneedle.conf.errors import InputError
+from touchneedle.toys.parameters import Parameter
+
+__all__ = ["YieldSurface"]
+
+NODES = 33
+# Half the range of a parameter without bounds, in half distances of its anchors.
+REACH = 4.0
+
+
+@dataclass(frozen=True)
+class YieldSurface:
+    """Yields of k processes at nuisances v (m, q), learned from sums of weights by `tabulate`.
+
+        R_k(v) = Y_k prod_j F_kj(v_j) exp sum_{i<j} c_kij u_i u_j,   u = (v - nominal) / (half the distance of the anchors)
+
+    log F is a cubic spline through the sums at 33 values of one nuisance alone; where events cross the cuts of a selection, so that sums
+    are steps, through the parabola that fits them best. c is the interaction of two nuisances at their anchors: all there is
+    where log weights are jointly Gaussian across the events.
+
+    Attributes:
+        nominal: Y (k,).
+        centre: nominal values (q,).
+        width: half the distances of the anchors (q,).
+        nodes: of each spline (q, 33).
+        coefficients: of each spline's cubics, highest power first (q, 4, 32, k).
+        interaction: c (q, q, k), zero but above the diagonal.
+    """
+
+    nominal: Tensor
+    centre: Tensor
+    width: Tensor
+    nodes: Tensor
+    coefficients: Tensor
+    interaction: Tensor
+
+    def __call__(self, values: Tensor) -> Tensor:
+        """Expected events at values (m, q): shape (m, k)."""
+        u = (values - self.centre) / self.width
+        log_factor = torch.einsum("mi,ijk,mj->mk", u, self.interaction, u)
+        for value, nodes, cubics in zip(values.unbind(-1), self.nodes, self.coefficients, strict=True):
+            piece = torch.bucketize(value.contiguous(), nodes[1:-1], right=True)
+            distance = (value - nodes[piece]).unsqueeze(-1)
+            a, b, c, d = cubics[:, piece]
+            log_factor = log_factor + ((a * distance + b) * distance + c) * distance + d
+        return self.nominal * log_factor.exp()
+
+    @classmethod
+    def tabulate(cls, parameters: Sequence[Parameter], stepwise: Sequence[bool], sums: Callable[[Tensor], Tensor]) -> YieldSurface:
+        """The surface of ``sums``: values (q,) of the nuisances -> sum of weights per process (k,).
+
+        Raises `InputError` naming the nuisance and the number of the process where a sum is not positive.
+
+        Args:
+            parameters: the q nuisances.
+            stepwise: whether the sums are steps as functions of each.
+            sums: exact at every point, but for the noise of a finite sample.
+        """
+        table = _Table(tuple(parameters), sums)
+        nominal = table.log_sums({})
+        nodes = [_nodes(parameter) for parameter in parameters]
+        cubics = []
+        for j, (parameter, own, steps) in enumerate(zip(parameters, nodes, stepwise, strict=True)):
+            curve = np.stack([table.log_sums({j: value}) for value in own.tolist()]) - nominal
+            cubics.append(CubicSpline(own, _parabola(own - parameter.nominal, curve) if steps else curve).c)
+        q, k = len(nodes), len(nominal)
+        return cls(
+            torch.from_numpy(nominal).exp(),
+            torch.tensor([parameter.nominal for parameter in parameters], dtype=torch.float64),
+            torch.tensor([_width(parameter) for parameter in parameters], dtype=torch.float64),
+            torch.from_numpy(np.array(nodes).reshape(q, NODES)),
+            torch.from_numpy(np.array(cubics).reshape(q, 4, NODES - 1, k)),
+            torch.from_numpy(table.interaction(k)),
+        )
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Logarithms of sums where some of the nuisances are not nominal."""
+
+    parameters: tuple[Parameter, ...]
+    sums: Callable[[Tensor], Tensor]
+
+    def log_sums(self, moved: dict[int, float]) -> NDArray[np.float64]:
+        """log R (k,) with some nuisances at values; raises `InputError` where a sum is not positive."""
+        point = torch.tensor([moved.get(j, p.nominal) for j, p in enumerate(self.parameters)], dtype=torch.float64)
+        found = self.sums(point)
+        if not bool((found > 0).all()):
+            where = ", ".join(f"{self.parameters[j].name} = {value:g}" for j, value in moved.items()) or "nominal"
+            process = int((~(found > 0)).nonzero()[0])
+            raise InputError(
+                f"yields: expected a positive sum of weights everywhere; process number {process} has {found[process]:g} at {where}: "
+                "give more events, smaller variations, or a narrower range"
+            )
+        return found.log().numpy()
+
+    def interaction(self, k: int) -> NDArray[np.float64]:
+        """c (q, q, k): a quarter of log R(+,+) R(-,-) / R(+,-) R(-,+) for each pair."""
+        found = np.zeros((len(self.parameters), len(self.parameters), k))
+        for i, j in itertools.combinations(range(len(self.parameters)), 2):
+            for a, b in itertools.product((-1, 1), repeat=2):
+                corner = {n: self.parameters[n].nominal + s * _width(self.parameters[n]) for n, s in ((i, a), (j, b))}
+                found[i, j] += a * b / 4 * self.log_sums(corner)
+        return found
+
+
+def _width(parameter: Parameter) -> float:
+    return (parameter.template_anchors[-1] - parameter.template_anchors[0]) / 2
+
+
+def _nodes(parameter: Parameter) -> NDArray[np.float64]:
+    """Values across the bounds of a nuisance; across four widths on the side where it has none."""
+    reach = REACH * _width(parameter)
+    low, high = parameter.bounds
+    low, high = (low if np.isfinite(low) else parameter.nominal - reach), (high if np.isfinite(high) else parameter.nominal + reach)
+    return np.linspace(low, high, NODES)
+
+
+def _parabola(distance: NDArray[np.float64], curve: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The parabola through 0 at distance 0 that is nearest to curves (33, k)."""
+    columns = np.stack([distance, distance**2], axis=1)
+    return columns @ np.linalg.lstsq(columns, curve)[0]
