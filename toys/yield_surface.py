@@ -14,10 +14,12 @@ from torch import Tensor
 
 from touchneedle.conf.errors import InputError
 from touchneedle.toys.parameters import Parameter
+from touchneedle.toys.weight_variations import smooth_between
 
 __all__ = ["YieldSurface"]
 
 NODES = 33
+SIDES = (-1, 1)
 # Half the range of a parameter without bounds, in half distances of its anchors.
 REACH = 4.0
 
@@ -26,11 +28,12 @@ REACH = 4.0
 class YieldSurface:
     """Yields of k processes at nuisances v (m, q), learned from sums of weights by `tabulate`.
 
-        R_k(v) = Y_k prod_j F_kj(v_j) exp sum_{i<j} c_kij u_i u_j,   u = (v - nominal) / (half the distance of the anchors)
+        R_k(v) = Y_k prod_j F_kj(v_j) exp sum_{i<j} sum_{ab} c_kij^ab f_a(u_i) f_b(u_j),   f = (u, s(u; 1, 1))
 
-    log F is a cubic spline through the sums at 33 values of one nuisance alone; where events cross the cuts of a selection, so that sums
-    are steps, through the parabola that fits them best. c is the interaction of two nuisances at their anchors: all there is
-    where log weights are jointly Gaussian across the events.
+    with u = (v - nominal) / (half the distance of the anchors) and s of `smooth_between`. log F is a cubic spline through the sums at 33
+    values of one nuisance alone; where events cross the cuts of a selection, so that sums are steps, through the parabola that
+    fits them best. c makes the sums exact where two nuisances are at anchors; where log weights are jointly Gaussian across the
+    events, they are exact everywhere.
 
     Attributes:
         nominal: Y (k,).
@@ -38,7 +41,7 @@ class YieldSurface:
         width: half the distances of the anchors (q,).
         nodes: of each spline (q, 33).
         coefficients: of each spline's cubics, highest power first (q, 4, 32, k).
-        interaction: c (q, q, k), zero but above the diagonal.
+        interaction: c (2 q, 2 q, k): all u, then all s.
     """
 
     nominal: Tensor
@@ -51,7 +54,8 @@ class YieldSurface:
     def __call__(self, values: Tensor) -> Tensor:
         """Expected events at values (m, q): shape (m, k)."""
         u = (values - self.centre) / self.width
-        log_factor = torch.einsum("mi,ijk,mj->mk", u, self.interaction, u)
+        odd_even = torch.cat([u, smooth_between(u, torch.ones_like(u), torch.ones_like(u))], -1)
+        log_factor = torch.einsum("mi,ijk,mj->mk", odd_even, self.interaction, odd_even)
         for value, nodes, cubics in zip(values.unbind(-1), self.nodes, self.coefficients, strict=True):
             piece = torch.bucketize(value.contiguous(), nodes[1:-1], right=True)
             distance = (value - nodes[piece]).unsqueeze(-1)
@@ -109,13 +113,24 @@ class _Table:
         return found.log().numpy()
 
     def interaction(self, k: int) -> NDArray[np.float64]:
-        """c (q, q, k): a quarter of log R(+,+) R(-,-) / R(+,-) R(-,+) for each pair."""
-        found = np.zeros((len(self.parameters), len(self.parameters), k))
-        for i, j in itertools.combinations(range(len(self.parameters)), 2):
-            for a, b in itertools.product((-1, 1), repeat=2):
-                corner = {n: self.parameters[n].nominal + s * _width(self.parameters[n]) for n, s in ((i, a), (j, b))}
-                found[i, j] += a * b / 4 * self.log_sums(corner)
+        """c (2 q, 2 q, k), from what pairs do at their four corners beyond what each nuisance does alone."""
+        q = len(self.parameters)
+        nominal = self.log_sums({})
+        alone = {(j, side): self.log_sums(self._at((j, side))) - nominal for j in range(q) for side in SIDES}
+        found = np.zeros((2 * q, 2 * q, k))
+        for i, j in itertools.combinations(range(q), 2):
+            for a, b in itertools.product(SIDES, repeat=2):
+                beyond = self.log_sums(self._at((i, a), (j, b))) - nominal - alone[i, a] - alone[j, b]
+                # Odd and even in each: f is (a, 1) at u = a.
+                found[i, j] += a * b / 4 * beyond
+                found[i, q + j] += a / 4 * beyond
+                found[q + i, j] += b / 4 * beyond
+                found[q + i, q + j] += beyond / 4
         return found
+
+    def _at(self, *anchors: tuple[int, int]) -> dict[int, float]:
+        """Values of nuisances at anchors on given sides of nominal."""
+        return {j: self.parameters[j].nominal + side * _width(self.parameters[j]) for j, side in anchors}
 
 
 def _width(parameter: Parameter) -> float:

@@ -45,7 +45,7 @@ def test_along_one_nuisance_the_sums_are_met(surface):
         for value in (-4.0, -2.6, -1.0, -0.37, 0.0, 0.1, 1.0, 1.9, 4.0):
             point = torch.zeros(2, dtype=torch.float64)
             point[column] = value
-            torch.testing.assert_close(model(point[None])[0], sums(point), rtol=2e-6, atol=0)
+            torch.testing.assert_close(model(point[None])[0], sums(point), rtol=1e-5, atol=0)
 
 
 def test_nominal_is_exact(surface):
@@ -55,15 +55,20 @@ def test_nominal_is_exact(surface):
     )
 
 
-def test_two_nuisances_interact_as_their_weights_do(surface):
+def test_two_nuisances_at_their_anchors_are_exact(surface):
     model, sums = surface
-    for point in torch.tensor([[1.0, 1.0], [1.0, -1.0], [-2.0, 1.5], [0.5, 0.5], [3.0, 3.0], [-3.0, 3.0]], dtype=torch.float64):
+    for point in torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]], dtype=torch.float64):
+        torch.testing.assert_close(model(point[None])[0], sums(point), rtol=1e-9, atol=0)
+
+
+def test_elsewhere_the_interaction_is_most_of_the_truth(surface):
+    model, sums = surface
+    for point in torch.tensor([[-2.0, 1.5], [0.5, 0.5], [-0.4, -1.5], [3.0, 3.0], [-3.0, 3.0]], dtype=torch.float64):
         exact = sums(point)
         alone = [model(torch.tensor([pair], dtype=torch.float64))[0] for pair in ([point[0], 0.0], [0.0, point[1]], [0.0, 0.0])]
         factorised = alone[0] * alone[1] / alone[2]
         error, without = (((found / exact) - 1).abs().max().item() for found in (model(point[None])[0], factorised))
-        assert error < 0.01
-        assert error < 0.5 * without
+        assert error < 0.2 * without
 
 
 def test_gaussian_weights_are_met_everywhere():
@@ -100,7 +105,7 @@ def test_steps_become_a_smooth_curve_through_nominal():
     assert model(torch.ones(1, 1, dtype=torch.float64)).item() == pytest.approx(selected(torch.ones(1)).item())
     assert ((curve - exact) / exact).abs().max() < 0.01
     # exp(-15 / (20 v)) is the expected share: a slope of 0.75 in log yield at 1.
-    slope = (model(torch.tensor([[1.001]])) / model(torch.tensor([[0.999]]))).log().item() / 0.002
+    slope = (model(torch.tensor([[1.001]]).double()) / model(torch.tensor([[0.999]]).double())).log().item() / 0.002
     assert slope == pytest.approx(0.75, abs=0.15)
     bends = curve[:, 0].log().diff().diff()
     assert (bends - bends.mean()).abs().max() < 1e-9
