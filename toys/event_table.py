@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -25,7 +26,7 @@ from touchneedle.toys.table_options import (
     table_parameters,
 )
 from touchneedle.toys.weight_variations import Variation, varied_weights
-from touchneedle.toys.yield_surface import YieldSurface
+from touchneedle.toys.yield_surface import YieldSurface, reach
 
 __all__ = ["EventTable", "EventTableConfig", "Variation", "hash_fraction"]
 
@@ -79,8 +80,9 @@ class EventTable(FiniteToy):
     weights of each process are scaled up to its whole yield.
 
     Nuisances that shift features are declared in Python, by a subclass that says how the stored columns move. Derived features and
-    selection are computed anew from what has moved, so that events enter and leave; ``rates`` follows with the parabola through
-    the selected yields, or is overridden. A file of its own, for ``--plugin``::
+    selection are computed anew from what has moved, so that events enter and leave: pools hold all that are selected at nominal or at
+    an edge of the shifts. ``rates`` follows with the parabola through the selected yields, or is overridden. A file of its own,
+    for ``--plugin``::
 
         from touchneedle.toys.base import GaussianConstraint, Normal, Parameter, register_toy
         from touchneedle.toys.event_table import EventTable
@@ -107,24 +109,19 @@ class EventTable(FiniteToy):
     shift_columns: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: EventTableConfig) -> None:
-        check_options(config)
+        check_options(config, [parameter.name for parameter in self.shifts])
         self.config = config
         self._query = event_query(config, moved=self.shift_columns if self.shifts else None)
         columns = read_events(self._query)
         check_processes(config, columns.processes)
-        self.spec = ToySpec(
-            self.name,
-            f"1+sha256:{columns.digest}",
-            ParameterSpace(table_parameters(config) + self.shifts),
-            table_features(config, columns),
-            columns.processes,
-        )
+        space, features = ParameterSpace(table_parameters(config) + self.shifts), table_features(config, columns)
+        self.spec = ToySpec(self.name, f"1+sha256:{columns.digest}", space, features, columns.processes)
         self._reweighting = [self.spec.parameters.index(name) for name in config.variations]
         self._shifting = [self.spec.parameters.index(parameter.name) for parameter in self.shifts]
-        everything = table_events(config, columns, self.spec.parameters.nominal)
+        everything = self._ever_selected(table_events(config, columns, self.spec.parameters.nominal))
         self._yields = self._yield_surface(everything)
         self.fit_events = max(1, round(self._yields.nominal.sum().item()))
-        in_test = torch.from_numpy(hash_fraction(columns.x) < config.test_fraction)
+        in_test = torch.from_numpy(hash_fraction(everything.x.numpy()) < config.test_fraction)
         self._pools: dict[Split, Events] = {
             "train": self._pool(everything, ~in_test, "train"),
             "test": self._pool(everything, in_test, "test"),
@@ -159,8 +156,11 @@ class EventTable(FiniteToy):
         """Features (n, d) of shifted events, and whether they are selected (n,); what is not may be undefined, and is a number."""
         stored = dict(zip(self._query.inputs, base[:, self._n_weights :].unbind(-1), strict=True))
         values = {parameter.name: theta[:, k] for parameter, k in zip(self.shifts, self._shifting, strict=True)}
-        shifted = {**stored, **self._shift(dict(stored), values)}
-        columns, kept = self._query.recipe.evaluate({name: value.numpy() for name, value in shifted.items()})
+        shifted = self._shift(dict(stored), values)
+        unknown = [name for name in shifted if name not in stored]
+        if unknown:
+            raise InputError(f"toy {self.name}: shift of {unknown[0]!r}, which is not read: name it in shift_columns")
+        columns, kept = self._query.recipe.evaluate({name: value.numpy() for name, value in {**stored, **shifted}.items()})
         selected = torch.from_numpy(kept)
         x = torch.stack([torch.from_numpy(columns[name]).float() for name in self._query.chosen], -1)
         wrong = selected & ~x.isfinite().all(-1)
@@ -188,6 +188,16 @@ class EventTable(FiniteToy):
             strength = of["mu"] if process in self.config.signal else one
             factors.append(strength * of[norm_name(process)] if process in self.config.norms else strength)
         return torch.stack(factors, -1)
+
+    def _ever_selected(self, events: Events) -> Events:
+        """Without the events that neither nominal shifts nor those at any of their edges select."""
+        if not self.shifts:
+            return events
+        theta, kept = events.theta.clone(), torch.zeros(len(events), dtype=torch.bool)
+        for point in itertools.product(*((*reach(parameter), parameter.nominal) for parameter in self.shifts)):
+            theta[:, self._shifting] = torch.tensor(point, dtype=torch.float64)
+            kept |= self._moved(_origin(events)[0], theta)[1]
+        return events[kept]
 
     def _yield_surface(self, events: Events) -> YieldSurface:
         base, label = _origin(events)

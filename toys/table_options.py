@@ -26,8 +26,8 @@ REACH = 4.0
 FREE_NORM = (0.0, 3.0)
 
 
-def check_options(config: EventTableConfig) -> None:
-    """Raise `InputError` for values out of range, before any file is opened."""
+def check_options(config: EventTableConfig, shifts: Iterable[str]) -> None:
+    """Raise `InputError` for values out of range, before any file is opened; ``shifts`` are parameters that are declared in Python."""
     low, high = config.mu_prior
     if not 0 < config.test_fraction < 1:
         raise InputError(f"toy event_table: option test_fraction: expected a value between 0 and 1; got {config.test_fraction:g}")
@@ -37,7 +37,7 @@ def check_options(config: EventTableConfig) -> None:
         for process, value in values.items():
             if value is not None and not 0 < value < float("inf"):
                 raise InputError(f"toy event_table: option {option}: {process}: expected a positive number; got {value:g}")
-    names = ["mu", *(norm_name(process) for process in config.norms), *config.variations]
+    names = ["mu", *(norm_name(process) for process in config.norms), *shifts, *config.variations]
     if len(set(names)) != len(names):
         raise InputError(f"toy event_table: option variations: expected names that are no parameters yet; got {', '.join(names)}")
 

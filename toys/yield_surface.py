@@ -16,7 +16,7 @@ from touchneedle.conf.errors import InputError
 from touchneedle.toys.parameters import Parameter
 from touchneedle.toys.weight_variations import smooth_between
 
-__all__ = ["YieldSurface"]
+__all__ = ["YieldSurface", "reach"]
 
 NODES = 33
 SIDES = (-1, 1)
@@ -76,7 +76,7 @@ class YieldSurface:
         """
         table = _Table(tuple(parameters), sums)
         nominal = table.log_sums({})
-        nodes = [_nodes(parameter) for parameter in parameters]
+        nodes = [np.linspace(*reach(parameter), NODES) for parameter in parameters]
         cubics = []
         for j, (parameter, own, steps) in enumerate(zip(parameters, nodes, stepwise, strict=True)):
             curve = np.stack([table.log_sums({j: value}) for value in own.tolist()]) - nominal
@@ -137,12 +137,11 @@ def _width(parameter: Parameter) -> float:
     return (parameter.template_anchors[-1] - parameter.template_anchors[0]) / 2
 
 
-def _nodes(parameter: Parameter) -> NDArray[np.float64]:
-    """Values across the bounds of a nuisance; across four widths on the side where it has none."""
-    reach = REACH * _width(parameter)
+def reach(parameter: Parameter) -> tuple[float, float]:
+    """The bounds of a nuisance; four widths on the side where it has none."""
+    distance = REACH * _width(parameter)
     low, high = parameter.bounds
-    low, high = (low if np.isfinite(low) else parameter.nominal - reach), (high if np.isfinite(high) else parameter.nominal + reach)
-    return np.linspace(low, high, NODES)
+    return low if np.isfinite(low) else parameter.nominal - distance, high if np.isfinite(high) else parameter.nominal + distance
 
 
 def _parabola(distance: NDArray[np.float64], curve: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -62,13 +62,18 @@ def point(toy, **values):
     return theta
 
 
+def ever_selected(events):
+    """At the upper edge of the energy scale, which is where most are."""
+    return (1.1 * events["tau_pt"] > 26) & (events["lep_pt"] > 20)
+
+
 def test_the_example_is_a_toy_of_its_own(tmp_path, events):
     toy = build(tmp_path)
     assert toy.spec.name == "scaled_table"
     assert toy.spec.parameters.names == ("mu", "tes")
     assert [feature.name for feature in toy.spec.features] == ["mass", "lep_pt"]
     pools = [toy.pool(split) for split in ("train", "test")]
-    assert sum(map(len, pools)) == N
+    assert sum(map(len, pools)) == ever_selected(events).sum()
     selected = (events["tau_pt"] > 26) & (events["lep_pt"] > 20)
     assert sum(int((pool.weight > 0).sum()) for pool in pools) == selected.sum()
 
@@ -80,7 +85,7 @@ def test_features_and_selection_are_those_of_shifted_columns(tmp_path, events, t
     tau = tes * events["tau_pt"]
     mass = np.sqrt(2 * tau * events["lep_pt"] * (1 - np.cos(events["dphi"])))
     selected = (tau > 26) & (events["lep_pt"] > 20)
-    order = np.argsort(events["lep_pt"])
+    order = np.argsort(np.where(ever_selected(events), events["lep_pt"], np.inf))[: len(moved)]
     found = torch.argsort(moved.x[:, 1]).numpy()
     np.testing.assert_allclose(moved.x[found, 0], mass[order], rtol=1e-5)
     np.testing.assert_array_equal(moved.weight[found] > 0, selected[order])
@@ -122,6 +127,17 @@ def test_shifted_events_must_stay_defined(tmp_path, events):
         build(tmp_path, features=["edge"], derived={"edge": "log(tau_pt - 15)"}, selection="tau_pt > 0")
     toy = build(tmp_path, features=["edge"], derived={"edge": "log(tau_pt - 15)"}, selection="tau_pt > 20")
     assert toy.at(toy.pool("test"), point(toy, tes=0.95)).x.isfinite().all()
+
+
+def test_a_variation_may_not_have_the_name_of_a_shift(tmp_path, events):
+    with pytest.raises(InputError, match="names that are no parameters yet; got mu, tes, tes"):
+        build(tmp_path, variations={"tes": {"down": "down", "up": "up"}})
+
+
+def test_a_shift_of_a_column_that_is_not_read(tmp_path, events, monkeypatch):
+    monkeypatch.setattr(registry.toys.load("scaled_table"), "shift_columns", ())
+    with pytest.raises(InputError, match=r"shift of 'tau_pt', which is not read: name it in shift_columns"):
+        build(tmp_path, features=["lep_pt"], derived={}, selection="")
 
 
 def test_a_column_that_the_shift_needs_must_be_there(tmp_path, events):
