@@ -156,11 +156,12 @@ class EventTable(FiniteToy):
         """Features (n, d) of shifted events, and whether they are selected (n,); what is not may be undefined, and is a number."""
         stored = dict(zip(self._query.inputs, base[:, self._n_weights :].unbind(-1), strict=True))
         values = {parameter.name: theta[:, k] for parameter, k in zip(self.shifts, self._shifting, strict=True)}
-        shifted = self._shift(dict(stored), values)
-        unknown = [name for name in shifted if name not in stored]
-        if unknown:
-            raise InputError(f"toy {self.name}: shift of {unknown[0]!r}, which is not read: name it in shift_columns")
-        columns, kept = self._query.recipe.evaluate({name: value.numpy() for name, value in {**stored, **shifted}.items()})
+        try:
+            shifted = self._shift(dict(stored), values)
+            stored |= {name: shifted.get(name, stored[name]) for name in (*stored, *shifted)}
+        except KeyError as error:
+            raise InputError(f"toy {self.name}: _shift uses {error}, which is not read: name it in shift_columns") from error
+        columns, kept = self._query.recipe.evaluate({name: value.numpy() for name, value in stored.items()})
         selected = torch.from_numpy(kept)
         x = torch.stack([torch.from_numpy(columns[name]).float() for name in self._query.chosen], -1)
         wrong = selected & ~x.isfinite().all(-1)

@@ -136,7 +136,10 @@ def test_a_variation_may_not_have_the_name_of_a_shift(tmp_path, events):
 
 def test_a_shift_of_a_column_that_is_not_read(tmp_path, events, monkeypatch):
     monkeypatch.setattr(registry.toys.load("scaled_table"), "shift_columns", ())
-    with pytest.raises(InputError, match=r"shift of 'tau_pt', which is not read: name it in shift_columns"):
+    with pytest.raises(InputError, match=r"_shift uses 'tau_pt', which is not read: name it in shift_columns"):
+        build(tmp_path, features=["lep_pt"], derived={}, selection="")
+    monkeypatch.setattr(registry.toys.load("scaled_table"), "_shift", lambda toy, columns, theta: {"lep": columns["lep_pt"]})
+    with pytest.raises(InputError, match=r"_shift uses 'lep', which is not read"):
         build(tmp_path, features=["lep_pt"], derived={}, selection="")
 
 
