@@ -18,7 +18,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -98,7 +97,7 @@ def derive_partition(partition: Partition) -> Note:
     recipe = read_recipe(partition.derived, partition.selection)
     table = pa.concat_tables(list(open_table(partition.file, partition.tree).read(partition.columns, partition.chunks)))
     stored = {name: table.column(name).cast(pa.float64(), safe=False).to_numpy() for name in recipe.inputs()}
-    columns, selected = recipe.evaluate(stored) if stored else ({}, np.ones(len(table), dtype=bool))
+    columns, selected = recipe.evaluate(stored)
     for name in recipe.derived:
         table = table.append_column(name, pa.array(columns[name]))
     kept = table.filter(pa.array(selected))
@@ -131,7 +130,7 @@ def _client(distributed: Any, scheduler: str, workers: int, limit: int, processe
         with _connected(distributed, scheduler) as client:
             yield client
         return
-    options = {"memory_limit": limit, "processes": processes, "dashboard_address": None, "silence_logs": logging.ERROR}
+    options = {"memory_limit": limit, "processes": processes, "dashboard_address": "127.0.0.1:0", "silence_logs": logging.ERROR}
     with distributed.LocalCluster(n_workers=workers, threads_per_worker=1, **options) as cluster, distributed.Client(cluster) as client:
         yield client
 
@@ -150,7 +149,7 @@ def _computed(distributed: Any, client: Any, partitions: Sequence[Partition], le
     """Notes of partitions as they are finished."""
     jobs = {client.submit(derive_partition, partitions[k], pure=False, retries=RETRIES): k for k in left}
     try:
-        for job in distributed.as_completed(list(jobs)):
+        for job in distributed.as_completed(list(jobs), loop=client.loop):
             yield jobs[job], job.result()
     except distributed.KilledWorker as error:
         raise InputError(

@@ -69,7 +69,7 @@ def plan_partitions(
         if not (is_number(kind) or pa.types.is_boolean(kind)):
             raise InputError(f"event file {tables[0].path}: column {name!r}: expected numbers; it holds {kind}")
     parts = [(table, chunks) for table in tables for chunks in _groups(table, columns)]
-    if not parts:
+    if not any(len(table) for table in tables):
         raise InputError(f"event file {tables[0].path}: expected events; it has 0 rows")
     names = [str((Path(output) / f"part-{number:05d}.parquet").resolve()) for number in range(len(parts))]
     made = dict(derived), selection

@@ -208,7 +208,7 @@ def test_sizes_that_are_none(distributed, files, tmp_path):
 
 
 def test_a_scheduler_by_its_address(distributed, files, tmp_path, small):
-    options = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": None}
+    options = {"n_workers": 1, "threads_per_worker": 1, "processes": False, "dashboard_address": "127.0.0.1:0"}
     with distributed.LocalCluster(**options) as cluster:
         run(files, tmp_path / "there", scheduler=cluster.scheduler_address)
     run(files, tmp_path / "here")
