@@ -76,7 +76,20 @@ def _finite_events(toy: FiniteToy, n_train: int, design: str, generator: torch.G
         if not isinstance(toy, MinedToy):
             raise SkipCell(f"design {design} needs a toy with joint ratios; {toy.spec.name} has none")
         return _mined_events(toy, events, design, generator)
-    return replace(_at_unit_yield(toy, events, design_theta(toy.spec.parameters, n_train, design, generator)), base=None)
+    theta = design_theta(toy.spec.parameters, n_train, design, generator)
+    if design != "prior":
+        theta = _at_samples(toy.spec.parameters, events, theta)
+    return replace(_at_unit_yield(toy, events, theta), base=None)
+
+
+def _at_samples(space: ParameterSpace, events: Events, theta: Tensor) -> Tensor:
+    """Templates where nuisances have samples of their own: those events are shown where they were generated, and no others there."""
+    if events.generated_at is None:
+        return theta
+    moved = events.generated_at != space.nominal
+    nuisance = torch.zeros(len(space), dtype=torch.bool)
+    nuisance[list(space.nuisance)] = True
+    return torch.where(moved.any(0) | (moved.any(1, keepdim=True) & nuisance), events.generated_at, theta)
 
 
 def _at_unit_yield(toy: FiniteToy, events: Events, theta: Tensor) -> Events:

@@ -35,6 +35,7 @@ class EventColumns:
         other_weights: further weights (n, q), float64.
         inputs: stored columns (n, c) that features and selection are computed from, float64; none unless all events are kept.
         selected: whether the selection keeps each event (n,).
+        sample: number of each event's sample (n,), int64: 0 but for systematic variations.
     """
 
     features: tuple[str, ...]
@@ -47,6 +48,7 @@ class EventColumns:
     other_weights: NDArray[np.float64]
     inputs: NDArray[np.float64]
     selected: NDArray[np.bool_]
+    sample: NDArray[np.int64]
 
 
 def read_event_file(path: str, features: list[str] | None, weight: str, process: str, exclude: list[str]) -> EventColumns:
@@ -85,6 +87,7 @@ def read_events(query: EventQuery) -> EventColumns:
         other_weights=weights[:, 1:],
         inputs=np.concatenate([part.inputs for part in parts]),
         selected=np.concatenate([part.selected for part in parts]),
+        sample=np.concatenate([np.full(len(part.x), part.source.sample, dtype=np.int64) for part in parts]),
     )
 
 
@@ -92,7 +95,7 @@ def read_events(query: EventQuery) -> EventColumns:
 class _Part:
     """What is kept of one chunk; ``processes`` are names, or None where the files say it."""
 
-    process: str | None
+    source: ProcessFiles
     x: NDArray[np.float32]
     weights: NDArray[np.float64]
     inputs: NDArray[np.float64]
@@ -131,7 +134,7 @@ def _read_chunk(query: EventQuery, source: ProcessFiles, chunk: _Chunk) -> _Part
     weights = [np.ones(len(chunk.table)) if name is None else chunk.numbers(name) for name in source.weights]
     inputs = [stored[name][kept] for name in query.inputs] if query.keep_all else []
     return _Part(
-        source.process,
+        source,
         # What is not selected has weight 0: any finite number does for what its formulas leave undefined.
         np.where(selected[kept, None], x, np.nan_to_num(x)),
         np.stack(weights, axis=1)[kept],
@@ -175,8 +178,8 @@ class _Chunk:
 def _processes(query: EventQuery, parts: Sequence[_Part]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
     """Process names, and the index of each event's process."""
     if query.sources[0].process is not None:
-        known = tuple(source.process or "" for source in query.sources)
-        return known, np.concatenate([np.full(len(part.x), known.index(part.process or ""), dtype=np.int64) for part in parts])
+        known = tuple(dict.fromkeys(source.process or "" for source in query.sources))
+        return known, np.concatenate([np.full(len(part.x), known.index(part.source.process or ""), dtype=np.int64) for part in parts])
     column = pa.chunked_array([chunk for part in parts if part.processes is not None for chunk in part.processes.chunks], pa.string())
     if column.null_count:
         where = f"event file {query.first.path}: column {query.process!r}"

@@ -21,11 +21,13 @@ class ProcessFiles:
     Attributes:
         process: whose events these are; None where a column says so.
         weights: weight columns, the nominal one first; None stands for weights of 1.
+        sample: 0, or the number of a systematic variation whose events these are.
     """
 
     process: str | None
     files: tuple[TableFile, ...]
     weights: tuple[str | None, ...]
+    sample: int = 0
 
     @property
     def weight_columns(self) -> list[str]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
@@ -16,17 +15,20 @@ from torch import Tensor
 from touchneedle.conf.errors import InputError
 from touchneedle.toys.base import Events, FiniteToy, Parameter, ParameterSpace, Split, ToySpec, check_matrix, expand_theta
 from touchneedle.toys.event_file import read_events
+from touchneedle.toys.sample_variations import SampleVariations
 from touchneedle.toys.table_events import table_events
 from touchneedle.toys.table_options import (
     check_options,
     check_processes,
     event_query,
     norm_name,
+    sample_variations,
     table_features,
     table_parameters,
+    weight_variations,
 )
-from touchneedle.toys.weight_variations import Variation, varied_weights
-from touchneedle.toys.yield_surface import YieldSurface, reach
+from touchneedle.toys.table_shapes import TableShapes, origin
+from touchneedle.toys.weight_variations import Variation
 
 __all__ = ["EventTable", "EventTableConfig", "Variation", "hash_fraction"]
 
@@ -47,7 +49,8 @@ class EventTableConfig:
         process: column that names each event's process.
         signal: processes whose rate is multiplied by mu.
         norms: relative uncertainty of the rates of processes, each a log-normal nuisance ``norm_PROCESS``; null for a free one.
-        variations: nuisances in sigma, by the weight columns at minus and plus one: ``{isr: {down: w_isr_down, up: w_isr_up}}``.
+        variations: nuisances in sigma, by weight columns at minus and plus one, ``{isr: {down: w_isr_down, up: w_isr_up}}``, or by
+            files of other events, ``{jes: {down: {ttbar: down.root}, up: {ttbar: up.root}}}``.
         missing: value that marks a missing feature, if any.
         exclude: columns that ``features=None`` leaves out.
         test_fraction: expected share of the events in the test split.
@@ -75,7 +78,8 @@ class EventTableConfig:
 class EventTable(FiniteToy):
     """p(x|theta) proportional to mu S p_S(x|nu) + sum_b norm_b B_b p_b(x|nu), known only through weighted events.
 
-    Variations reweight the events (`varied_weights`), and with them the rates (`YieldSurface`). An event's split is decided by a hash
+    Variations reweight the events (`varied_weights`) or morph between samples (`SampleVariations`); the rates follow (`YieldSurface`).
+    Events of varied samples are in the pools, with weight 0 at nominal. An event's split is decided by a hash
     of its own features, before anything is resampled, so that exact duplicates never straddle training and test. Within a split the
     weights of each process are scaled up to its whole yield.
 
@@ -116,10 +120,12 @@ class EventTable(FiniteToy):
         check_processes(config, columns.processes)
         space, features = ParameterSpace(table_parameters(config) + self.shifts), table_features(config, columns)
         self.spec = ToySpec(self.name, f"1+sha256:{columns.digest}", space, features, columns.processes)
-        self._reweighting = [self.spec.parameters.index(name) for name in config.variations]
-        self._shifting = [self.spec.parameters.index(parameter.name) for parameter in self.shifts]
-        everything = self._ever_selected(table_events(config, columns, self.spec.parameters.nominal))
-        self._yields = self._yield_surface(everything)
+        weighted, sampled = tuple(weight_variations(config)), tuple(sample_variations(config))
+        k = len(columns.processes)
+        self._shapes = TableShapes(self.name, self._query, space, weighted, sampled, self.shifts, self._shift, k)
+        everything = self._shapes.ever_selected(table_events(config, columns, space))
+        self._samples = SampleVariations.measured(self._shapes.sums(everything))
+        self._yields = self._shapes.yields(everything, self._samples)
         self.fit_events = max(1, round(self._yields.nominal.sum().item()))
         in_test = torch.from_numpy(hash_fraction(everything.x.numpy()) < config.test_fraction)
         self._pools: dict[Split, Events] = {
@@ -130,7 +136,7 @@ class EventTable(FiniteToy):
     def rates(self, theta: Tensor) -> Tensor:
         """Selected yields of all files at theta (m, p), times mu for the signal and their norms for others: shape (m, k)."""
         theta = theta.double()
-        return self._yields(theta[:, self._reweighting + self._shifting]) * self._factors(theta)
+        return self._yields(theta[:, self._shapes.columns]) * self._factors(theta)
 
     def pool(self, split: Split) -> Events:
         """The events of one split; their weights sum to the nominal yield of every process."""
@@ -138,48 +144,17 @@ class EventTable(FiniteToy):
 
     def reweight(self, events: Events, theta: Tensor) -> Tensor:
         """Weights (n,) at theta (p,) or (n, p) of events from a pool; 0 where a shifted event is not selected."""
-        base, label = _origin(events)
+        _, label = origin(events)
         theta = check_matrix("theta", expand_theta(theta, len(events)), self.spec.theta_dim)
         self.spec.parameters.check(theta)
-        return self._shape_weight(base, theta) * self._factors(theta).gather(-1, label.unsqueeze(-1)).squeeze(-1)
+        return self._shapes.weight(events, theta, self._samples) * self._factors(theta).gather(-1, label.unsqueeze(-1)).squeeze(-1)
 
     def _shift(self, columns: dict[str, Tensor], theta: dict[str, Tensor]) -> Mapping[str, Tensor]:
         """Hook: the stored columns (n,) that move, at the values (n,) of the parameters in ``shifts``."""
         return {}
 
     def _move(self, events: Events, theta: Tensor) -> Tensor:
-        if not self.shifts:
-            return events.x
-        return self._moved(_origin(events)[0], theta)[0]
-
-    def _moved(self, base: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
-        """Features (n, d) of shifted events, and whether they are selected (n,); what is not may be undefined, and is a number."""
-        stored = dict(zip(self._query.inputs, base[:, self._n_weights :].unbind(-1), strict=True))
-        values = {parameter.name: theta[:, k] for parameter, k in zip(self.shifts, self._shifting, strict=True)}
-        try:
-            shifted = self._shift(dict(stored), values)
-            stored |= {name: shifted.get(name, stored[name]) for name in (*stored, *shifted)}
-        except KeyError as error:
-            raise InputError(f"toy {self.name}: _shift uses {error}, which is not read: name it in shift_columns") from error
-        columns, kept = self._query.recipe.evaluate({name: value.numpy() for name, value in stored.items()})
-        selected = torch.from_numpy(kept)
-        x = torch.stack([torch.from_numpy(columns[name]).float() for name in self._query.chosen], -1)
-        wrong = selected & ~x.isfinite().all(-1)
-        if bool(wrong.any()):
-            raise InputError(
-                f"toy {self.name}: expected finite features of shifted events; {int(wrong.sum())} of {len(x)} selected are not"
-            )
-        return torch.where(selected.unsqueeze(-1), x, x.nan_to_num()), selected
-
-    def _shape_weight(self, base: Tensor, theta: Tensor) -> Tensor:
-        """Weights (n,) without the factors of the rates."""
-        weight = varied_weights(base[:, : self._n_weights], theta[:, self._reweighting])
-        return torch.where(self._moved(base, theta)[1], weight, 0.0) if self.shifts else weight
-
-    @property
-    def _n_weights(self) -> int:
-        """Columns of ``base`` that are weights; the rest are inputs."""
-        return 1 + 2 * len(self._reweighting)
+        return self._shapes.moved(events, theta)[0] if self.shifts else events.x
 
     def _factors(self, theta: Tensor) -> Tensor:
         """What the yields of each process are multiplied by at theta (m, p), shape (m, k)."""
@@ -190,51 +165,24 @@ class EventTable(FiniteToy):
             factors.append(strength * of[norm_name(process)] if process in self.config.norms else strength)
         return torch.stack(factors, -1)
 
-    def _ever_selected(self, events: Events) -> Events:
-        """Without the events that neither nominal shifts nor those at any of their edges select."""
-        if not self.shifts:
-            return events
-        theta, kept = events.theta.clone(), torch.zeros(len(events), dtype=torch.bool)
-        for point in itertools.product(*((*reach(parameter), parameter.nominal) for parameter in self.shifts)):
-            theta[:, self._shifting] = torch.tensor(point, dtype=torch.float64)
-            kept |= self._moved(_origin(events)[0], theta)[1]
-        return events[kept]
-
-    def _yield_surface(self, events: Events) -> YieldSurface:
-        base, label = _origin(events)
-        space, columns = self.spec.parameters, self._reweighting + self._shifting
-
-        def sums(values: Tensor) -> Tensor:
-            theta = space.nominal.clone()
-            theta[columns] = values
-            weight = self._shape_weight(base, theta.expand(len(base), -1))
-            return torch.bincount(label, weight, minlength=len(self.spec.processes))
-
-        return YieldSurface.tabulate([space.parameters[k] for k in columns], [k in self._shifting for k in columns], sums)
-
     def _pool(self, everything: Events, chosen: Tensor, split: Split) -> Events:
+        """One split, with the weights of every sample and process scaled to its whole yield."""
         events = everything[chosen]
-        base, label = _origin(events)
-        scale = self._scale(events.weight, label, split)[label]
-        base[:, : self._n_weights] *= scale.unsqueeze(-1)
-        return replace(events, weight=events.weight * scale)
-
-    def _scale(self, weight: Tensor, label: Tensor, split: Split) -> Tensor:
-        """Whole yield over the split's yield, per process (k,)."""
-        if not len(weight):
+        if not len(events):
             raise InputError(
-                f"event file {self.config.path}: expected events in the {split} split; all fall into the other; "
+                f"event file {self.config.path}: expected events in the {split} split; all {len(everything)} fall into the other; "
                 f"change test_fraction ({self.config.test_fraction:g})"
             )
-        whole = self._yields.nominal
-        part = torch.bincount(label, weight, minlength=len(whole))
-        for process, total, found in zip(self.spec.processes, whole.tolist(), part.tolist(), strict=True):
-            if not found > 0:
-                raise InputError(
-                    f"event file {self.config.path}: process {process!r} has a yield of {found:g} in the {split} split and {total:g} "
-                    "in all; expected the same sign: change test_fraction or merge processes"
-                )
-        return whole / part
+        whole, part = self._shapes.sums(everything), self._shapes.sums(events)
+        for sample, process in ((whole > 0) & ~(part > 0)).nonzero().tolist():
+            raise InputError(
+                f"event file {self.config.path}: process {self.spec.processes[process]!r} has a yield of {part[sample, process]:g} in the "
+                f"{split} split and {whole[sample, process]:g} in all; expected the same sign: change test_fraction or merge processes"
+            )
+        base, label = origin(events)
+        scale = (whole / part)[self._shapes.sample(events), label]
+        base[:, : self._shapes.n_weights] *= scale.unsqueeze(-1)
+        return replace(events, weight=events.weight * scale)
 
 
 def hash_fraction(x: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -242,10 +190,3 @@ def hash_fraction(x: NDArray[np.float32]) -> NDArray[np.float64]:
     rows = np.ascontiguousarray(x + np.float32(0))
     digests = b"".join(hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in rows)
     return np.frombuffer(digests, dtype="<u8") / 2.0**64
-
-
-def _origin(events: Events) -> tuple[Tensor, Tensor]:
-    """Base columns (weights, inputs) and process labels."""
-    if events.base is None or events.label is None:
-        raise InputError("event_table: expected events of its pools, with base and process labels; these have none")
-    return events.base, events.label

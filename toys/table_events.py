@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from touchneedle.conf.errors import InputError
-from touchneedle.toys.base import Events
+from touchneedle.toys.base import Events, ParameterSpace
 from touchneedle.toys.event_file import EventColumns
-from touchneedle.toys.table_options import is_varied
+from touchneedle.toys.sample_variations import sample_number
+from touchneedle.toys.table_options import is_varied, sample_variations, weight_variations
 
 if TYPE_CHECKING:
     from touchneedle.toys.event_table import EventTableConfig
@@ -20,33 +21,47 @@ if TYPE_CHECKING:
 __all__ = ["table_events"]
 
 
-def table_events(config: EventTableConfig, columns: EventColumns, nominal: Tensor) -> Events:
-    """All events at theta_0 (p,); their base is (w_0, w_down 1, w_up 1, .. , inputs), with w_0 also where the event is not selected.
+def table_events(config: EventTableConfig, columns: EventColumns, space: ParameterSpace) -> Events:
+    """All events at theta_0 (p,); their base is (w_0, w_down 1, w_up 1, .. , number of the sample, inputs).
+
+    w_0 is the weight in an event's own sample, selected or not; ``weight`` is that at nominal, 0 in varied samples.
 
     Raises `InputError` for a process whose selected weights have no positive sum.
     """
     weights = np.concatenate([columns.weight[:, None], columns.other_weights], axis=1)
-    for j, variation in enumerate(config.variations.values()):
+    for j, variation in enumerate(weight_variations(config).values()):
         varied = np.array([is_varied(variation, process) for process in columns.processes])[columns.label]
         pair = slice(1 + 2 * j, 3 + 2 * j)
         weights[:, pair] = np.where(varied[:, None], weights[:, pair], weights[:, :1])
     weights *= _to_yields(config, columns)[columns.label, None]
     return Events(
         x=torch.from_numpy(columns.x),
-        theta=nominal.repeat(len(columns.x), 1),
-        weight=torch.from_numpy(np.where(columns.selected, weights[:, 0], 0.0)),
+        theta=space.nominal.repeat(len(columns.x), 1),
+        weight=torch.from_numpy(np.where(columns.selected & (columns.sample == 0), weights[:, 0], 0.0)),
         label=torch.from_numpy(columns.label),
-        base=torch.from_numpy(np.concatenate([weights, columns.inputs], axis=1)),
+        generated_at=_generated_at(config, columns, space) if sample_variations(config) else None,
+        base=torch.from_numpy(np.concatenate([weights, columns.sample[:, None], columns.inputs], axis=1)),
     )
+
+
+def _generated_at(config: EventTableConfig, columns: EventColumns, space: ParameterSpace) -> Tensor:
+    """Where the sample of each event is in theta, (n, p)."""
+    theta = space.nominal.repeat(len(columns.x), 1)
+    for j, name in enumerate(sample_variations(config)):
+        for side in (-1, 1):
+            theta[torch.from_numpy(columns.sample == sample_number(j, side)), space.index(name)] = side
+    return theta
 
 
 def _to_yields(config: EventTableConfig, columns: EventColumns) -> NDArray[np.float64]:
     """Factor (k,) from the sum of a process's selected weights to its yield, which is that sum unless another is given."""
-    sums = np.bincount(columns.label, np.where(columns.selected, columns.weight, 0.0), minlength=len(columns.processes))
-    for process, found in zip(columns.processes, sums, strict=True):
-        if not found > 0:
+    k = len(columns.processes)
+    sums = np.bincount(columns.sample * k + columns.label, np.where(columns.selected, columns.weight, 0.0), minlength=k)
+    # A process need not be in every sample.
+    for number in np.unique(columns.sample * k + columns.label):
+        if not sums[number] > 0:
             raise InputError(
-                f"event file {config.path}: column {config.weight!r}: process {process!r} has a yield of {found:g}; "
-                "expected a positive sum of weights"
+                f"event file {config.path}: column {config.weight!r}: process {columns.processes[number % k]!r} has a yield of "
+                f"{sums[number]:g}{' in a varied sample' if number >= k else ''}; expected a positive sum of weights"
             )
-    return np.array([config.yields.get(p, found) / found for p, found in zip(columns.processes, sums, strict=True)])
+    return np.array([config.yields.get(p, found) / found for p, found in zip(columns.processes, sums[:k], strict=True)])

@@ -13,13 +13,24 @@ from touchneedle.toys.base import Feature, GaussianConstraint, LogNormalConstrai
 from touchneedle.toys.event_file import EventColumns
 from touchneedle.toys.event_query import EventQuery, ProcessFiles
 from touchneedle.toys.feature_recipe import read_recipe
+from touchneedle.toys.sample_variations import sample_number
 from touchneedle.toys.table_files import open_table
 from touchneedle.toys.weight_variations import Variation
 
 if TYPE_CHECKING:
     from touchneedle.toys.event_table import EventTableConfig
 
-__all__ = ["check_options", "check_processes", "event_query", "is_varied", "norm_name", "table_features", "table_parameters"]
+__all__ = [
+    "check_options",
+    "check_processes",
+    "event_query",
+    "is_varied",
+    "norm_name",
+    "sample_variations",
+    "table_features",
+    "table_parameters",
+    "weight_variations",
+]
 
 # In sigma of the constraint.
 REACH = 4.0
@@ -37,6 +48,7 @@ def check_options(config: EventTableConfig, shifts: Iterable[str]) -> None:
         for process, value in values.items():
             if value is not None and not 0 < value < float("inf"):
                 raise InputError(f"toy event_table: option {option}: {process}: expected a positive number; got {value:g}")
+    _check_kinds(config)
     names = ["mu", *(norm_name(process) for process in config.norms), *shifts, *config.variations]
     if len(set(names)) != len(names):
         raise InputError(f"toy event_table: option variations: expected names that are no parameters yet; got {', '.join(names)}")
@@ -86,6 +98,17 @@ def table_features(config: EventTableConfig, columns: EventColumns) -> tuple[Fea
     return tuple(found)
 
 
+def weight_variations(config: EventTableConfig) -> dict[str, Variation]:
+    """The variations that are weight columns."""
+    return {name: variation for name, variation in config.variations.items() if isinstance(variation.down, str)}
+
+
+def sample_variations(config: EventTableConfig) -> dict[str, tuple[dict[str, str | list[str]], dict[str, str | list[str]]]]:
+    """The variations that are files: those at minus and plus one sigma, by process."""
+    found = {name: (variation.down, variation.up) for name, variation in config.variations.items()}
+    return {name: (down, up) for name, (down, up) in found.items() if isinstance(down, dict) and isinstance(up, dict)}
+
+
 def norm_name(process: str) -> str:
     """The parameter that multiplies the rate of a process."""
     return f"norm_{process}"
@@ -116,20 +139,42 @@ def _sources(config: EventTableConfig) -> tuple[ProcessFiles, ...]:
     folder = Path(config.path)
     if not folder.is_dir():
         raise InputError(f"toy event_table: option path: expected the folder of the files in option processes; {folder} is none")
-    found = []
-    for process, files in config.processes.items():
-        names = [files] if isinstance(files, str) else files
-        if not names:
-            raise InputError(f"toy event_table: option processes: {process}: expected a file or several; got none")
-        tables = tuple(open_table(folder / name, config.tree) for name in names)
-        found.append(ProcessFiles(process, tables, _weights(config, process)))
+    found = [_of_process(config, process, files, "processes", 0) for process, files in config.processes.items()]
+    for j, (name, ends) in enumerate(sample_variations(config).items()):
+        for side, files_of in zip((-1, 1), ends, strict=True):
+            where = f"variations: {name}"
+            found += [_of_process(config, process, files, where, sample_number(j, side)) for process, files in files_of.items()]
     return tuple(found)
+
+
+def _of_process(config: EventTableConfig, process: str, files: str | list[str], option: str, sample: int) -> ProcessFiles:
+    names = [files] if isinstance(files, str) else files
+    if not names:
+        raise InputError(f"toy event_table: option {option}: {process}: expected a file or several; got none")
+    tables = tuple(open_table(Path(config.path) / name, config.tree) for name in names)
+    return ProcessFiles(process, tables, _weights(config, process), sample)
+
+
+def _check_kinds(config: EventTableConfig) -> None:
+    """Both ends of a variation are weight columns, or files of the same processes; files need processes that are files."""
+    for name, variation in config.variations.items():
+        down, up = variation.down, variation.up
+        if isinstance(down, str) and isinstance(up, str):
+            continue
+        if isinstance(down, str) or isinstance(up, str) or set(down) != set(up) or not down:
+            raise InputError(
+                f"toy event_table: option variations: {name}: expected weight columns, or files of the same processes, on both sides"
+            )
+        if not set(down) <= set(config.processes):
+            raise InputError(
+                f"toy event_table: option variations: {name}: expected files of processes in option processes; got {', '.join(down)}"
+            )
 
 
 def _weights(config: EventTableConfig, process: str | None) -> tuple[str | None, ...]:
     """The nominal weight, then down and up of every variation: nominal ones where it does not concern the process."""
     weights = [config.weight]
-    for variation in config.variations.values():
-        varied = is_varied(variation, process)
-        weights += [variation.down, variation.up] if varied else [config.weight, config.weight]
+    for variation in weight_variations(config).values():
+        ends = (variation.down, variation.up) if is_varied(variation, process) else (config.weight, config.weight)
+        weights += [end if isinstance(end, str) else None for end in ends]
     return tuple(weights)

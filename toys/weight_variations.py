@@ -12,14 +12,16 @@ __all__ = ["Variation", "smooth_between", "varied_weights"]
 
 @dataclass
 class Variation:
-    """Names of the weight columns at minus and plus one sigma.
+    """A nuisance in sigma, by what there is at minus and plus one.
 
     Attributes:
-        processes: whose events have them; all by default.
+        down: weight column of the same events, or file or files of other events for each process that is varied.
+        up: the same at plus one.
+        processes: whose events have the weight columns; all by default.
     """
 
-    down: str
-    up: str
+    down: str | dict[str, str | list[str]]
+    up: str | dict[str, str | list[str]]
     processes: list[str] | None = None
 
 

@@ -116,7 +116,7 @@ def test_shifts_and_variations_together(tmp_path, events):
 
 def test_training_events(tmp_path, events):
     toy = build(tmp_path)
-    shown = make_events(toy, 1_000, "prior", seed=0)
+    shown = make_events(toy, 900, "prior", seed=0)
     assert shown.x.isfinite().all()
     assert shown.base is None
     assert shown.weight.mean().item() == pytest.approx(1)
