@@ -79,9 +79,9 @@ class EventTable(FiniteToy):
     """p(x|theta) proportional to mu S p_S(x|nu) + sum_b norm_b B_b p_b(x|nu), known only through weighted events.
 
     Variations reweight the events (`varied_weights`) or morph between samples (`SampleVariations`); the rates follow (`YieldSurface`).
-    Events of varied samples are in the pools, with weight 0 at nominal. An event's split is decided by a hash
-    of its own features, before anything is resampled, so that exact duplicates never straddle training and test. Within a split the
-    weights of each process are scaled up to its whole yield.
+    Events of varied samples are in the pools, with weight 0 at nominal; a shifted copy of an event counts as another one. An event's
+    split is decided by a hash of its own features, before anything is resampled, so that exact duplicates never straddle training
+    and test. Within a split the weights of each process are scaled up to its whole yield.
 
     Nuisances that shift features are declared in Python, by a subclass that says how the stored columns move. Derived features and
     selection are computed anew from what has moved, so that events enter and leave: pools hold all that are selected at nominal or at
