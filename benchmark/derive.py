@@ -26,7 +26,7 @@ from touchneedle.benchmark.derive_plan import VERSION, Partition, check_memory, 
 from touchneedle.benchmark.records import write_atomically
 from touchneedle.conf.errors import InputError
 from touchneedle.toys.feature_recipe import read_recipe
-from touchneedle.toys.table_files import open_table
+from touchneedle.toys.open_table import open_table
 
 MANIFEST = "manifest.json"
 CONNECT_SECONDS = 5

@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from touchneedle.conf.errors import InputError
 from touchneedle.toys.feature_recipe import read_recipe
-from touchneedle.toys.table_files import TableFile, is_number, open_table, require_same_columns
+from touchneedle.toys.open_table import open_table
+from touchneedle.toys.table_files import TableFile, is_number, require_same_columns
 
 VERSION = "1"
 PARTITION_BYTES = 32 * 2**20

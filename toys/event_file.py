@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from touchneedle.conf.errors import InputError
 from touchneedle.toys.event_query import EventQuery, ProcessFiles
 from touchneedle.toys.feature_recipe import read_recipe
-from touchneedle.toys.table_files import open_table
+from touchneedle.toys.open_table import open_table
 
 __all__ = ["EventColumns", "read_event_file", "read_events"]
 

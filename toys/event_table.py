@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import ClassVar
 
 import numpy as np
@@ -18,6 +18,7 @@ from touchneedle.toys.event_file import read_events
 from touchneedle.toys.sample_variations import SampleVariations
 from touchneedle.toys.table_events import table_events
 from touchneedle.toys.table_options import (
+    EventTableConfig,
     check_options,
     check_processes,
     event_query,
@@ -28,51 +29,8 @@ from touchneedle.toys.table_options import (
     weight_variations,
 )
 from touchneedle.toys.table_shapes import TableShapes, origin
-from touchneedle.toys.weight_variations import Variation
 
-__all__ = ["EventTable", "EventTableConfig", "Variation", "hash_fraction"]
-
-
-@dataclass
-class EventTableConfig:
-    """Options; the defaults name the columns of the FAIR Universe HiggsML data (arXiv:2410.02867).
-
-    Attributes:
-        path: parquet or ROOT file, one row per event; with ``processes``, the folder of their files.
-        processes: file or files of each process; where there are none, ``process`` names each event's.
-        tree: TTree or RNTuple of ROOT files; by default the only one.
-        features: columns of x, stored or derived; by default all stored numbers but weights, process and ``exclude``, and all derived.
-        derived: formula of each derived feature, such as ``pt1 * cos(phi1) + met``, of stored columns and features derived before it.
-        selection: condition that events must meet, such as ``(m_vis > 40) & (n_jets >= 2)``.
-        weight: column of event weights, whose sum is the expected yield; null for weights of 1.
-        yields: expected yields of processes, to which their weights are scaled.
-        process: column that names each event's process.
-        signal: processes whose rate is multiplied by mu.
-        norms: relative uncertainty of the rates of processes, each a log-normal nuisance ``norm_PROCESS``; null for a free one.
-        variations: nuisances in sigma, by weight columns at minus and plus one, ``{isr: {down: w_isr_down, up: w_isr_up}}``, or by
-            files of other events, ``{jes: {down: {ttbar: down.root}, up: {ttbar: up.root}}}``.
-        missing: value that marks a missing feature, if any.
-        exclude: columns that ``features=None`` leaves out.
-        test_fraction: expected share of the events in the test split.
-        mu_prior: range of the training proposal for mu, which are its bounds as well.
-    """
-
-    path: str
-    processes: dict[str, str | list[str]] = field(default_factory=dict)
-    tree: str = ""
-    features: list[str] | None = None
-    derived: dict[str, str] = field(default_factory=dict)
-    selection: str = ""
-    weight: str | None = "weights"
-    yields: dict[str, float] = field(default_factory=dict)
-    process: str = "detailed_labels"
-    signal: list[str] = field(default_factory=lambda: ["htautau"])
-    norms: dict[str, float | None] = field(default_factory=dict)
-    variations: dict[str, Variation] = field(default_factory=dict)
-    missing: float | None = -25.0
-    exclude: list[str] = field(default_factory=lambda: ["labels"])
-    test_fraction: float = 0.5
-    mu_prior: tuple[float, float] = (0.0, 3.0)
+__all__ = ["EventTable", "EventTableConfig", "hash_fraction"]
 
 
 class EventTable(FiniteToy):

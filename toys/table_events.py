@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,10 +11,7 @@ from touchneedle.conf.errors import InputError
 from touchneedle.toys.base import Events, ParameterSpace
 from touchneedle.toys.event_file import EventColumns
 from touchneedle.toys.sample_variations import sample_number
-from touchneedle.toys.table_options import is_varied, sample_variations, weight_variations
-
-if TYPE_CHECKING:
-    from touchneedle.toys.event_table import EventTableConfig
+from touchneedle.toys.table_options import EventTableConfig, is_varied, sample_variations, weight_variations
 
 __all__ = ["table_events"]
 

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from touchneedle.conf.errors import InputError
 
-__all__ = ["ParquetTable", "TableFile", "is_number", "open_table", "require_same_columns"]
+__all__ = ["ParquetTable", "TableFile", "is_number", "require_same_columns", "unreadable"]
 
 
 class TableFile(ABC):
@@ -79,27 +79,6 @@ class ParquetTable(TableFile):
         with pq.ParquetFile(self.path, pre_buffer=False) as file:
             for group in chunks:
                 yield file.read_row_group(group, columns=columns)
-
-
-def open_table(path: str | Path, tree: str = "") -> TableFile:
-    """The table in a file: ROOT if its name ends in .root, parquet otherwise.
-
-    Args:
-        path: the file.
-        tree: the TTree or RNTuple of a ROOT file; by default the only one.
-
-    Raises:
-        InputError: no such file, not of its kind, truncated, no such tree, ROOT without the package uproot.
-    """
-    file = Path(path)
-    is_root = file.suffix.lower() == ".root"
-    if not file.is_file():
-        raise InputError(f"event file {file}: expected a {'ROOT' if is_root else 'parquet'} file; there is none")
-    if is_root:
-        from touchneedle.toys.root_files import RootTable
-
-        return RootTable(file, tree)
-    return ParquetTable(file)
 
 
 def require_same_columns(first: TableFile, other: TableFile, names: Iterable[str]) -> None:

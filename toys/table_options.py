@@ -1,10 +1,10 @@
-"""What the options of `event_table` mean: which columns of which files are read, and which parameters and features there are."""
+"""The options of `event_table` and what they mean: which columns of which files are read, and which parameters and features there are."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -13,14 +13,12 @@ from touchneedle.toys.base import Feature, GaussianConstraint, LogNormalConstrai
 from touchneedle.toys.event_file import EventColumns
 from touchneedle.toys.event_query import EventQuery, ProcessFiles
 from touchneedle.toys.feature_recipe import read_recipe
+from touchneedle.toys.open_table import open_table
 from touchneedle.toys.sample_variations import sample_number
-from touchneedle.toys.table_files import open_table
 from touchneedle.toys.weight_variations import Variation
 
-if TYPE_CHECKING:
-    from touchneedle.toys.event_table import EventTableConfig
-
 __all__ = [
+    "EventTableConfig",
     "check_options",
     "check_processes",
     "event_query",
@@ -35,6 +33,48 @@ __all__ = [
 # In sigma of the constraint.
 REACH = 4.0
 FREE_NORM = (0.0, 3.0)
+
+
+@dataclass
+class EventTableConfig:
+    """Options; the defaults name the columns of the FAIR Universe HiggsML data (arXiv:2410.02867).
+
+    Attributes:
+        path: parquet or ROOT file, one row per event; with ``processes``, the folder of their files.
+        processes: file or files of each process; where there are none, ``process`` names each event's.
+        tree: TTree or RNTuple of ROOT files; by default the only one.
+        features: columns of x, stored or derived; by default all stored numbers but weights, process and ``exclude``, and all derived.
+        derived: formula of each derived feature, such as ``pt1 * cos(phi1) + met``, of stored columns and features derived before it.
+        selection: condition that events must meet, such as ``(m_vis > 40) & (n_jets >= 2)``.
+        weight: column of event weights, whose sum is the expected yield; null for weights of 1.
+        yields: expected yields of processes, to which their weights are scaled.
+        process: column that names each event's process.
+        signal: processes whose rate is multiplied by mu.
+        norms: relative uncertainty of the rates of processes, each a log-normal nuisance ``norm_PROCESS``; null for a free one.
+        variations: nuisances in sigma, by weight columns at minus and plus one, ``{isr: {down: w_isr_down, up: w_isr_up}}``, or by
+            files of other events, ``{jes: {down: {ttbar: down.root}, up: {ttbar: up.root}}}``.
+        missing: value that marks a missing feature, if any.
+        exclude: columns that ``features=None`` leaves out.
+        test_fraction: expected share of the events in the test split.
+        mu_prior: range of the training proposal for mu, which are its bounds as well.
+    """
+
+    path: str
+    processes: dict[str, str | list[str]] = field(default_factory=dict)
+    tree: str = ""
+    features: list[str] | None = None
+    derived: dict[str, str] = field(default_factory=dict)
+    selection: str = ""
+    weight: str | None = "weights"
+    yields: dict[str, float] = field(default_factory=dict)
+    process: str = "detailed_labels"
+    signal: list[str] = field(default_factory=lambda: ["htautau"])
+    norms: dict[str, float | None] = field(default_factory=dict)
+    variations: dict[str, Variation] = field(default_factory=dict)
+    missing: float | None = -25.0
+    exclude: list[str] = field(default_factory=lambda: ["labels"])
+    test_fraction: float = 0.5
+    mu_prior: tuple[float, float] = (0.0, 3.0)
 
 
 def check_options(config: EventTableConfig, shifts: Iterable[str]) -> None:

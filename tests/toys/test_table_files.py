@@ -9,7 +9,8 @@ import pytest
 
 from touchneedle.conf.errors import InputError
 from touchneedle.toys import root_files
-from touchneedle.toys.table_files import open_table, require_same_columns
+from touchneedle.toys.open_table import open_table
+from touchneedle.toys.table_files import require_same_columns
 
 N = 1_000
 RNG = np.random.default_rng(0)
