@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -79,19 +79,20 @@ def derive(
     from touchneedle.benchmark.derive import derive_tables
 
     formulas = _options(feature or [], "data derive: --feature")
-    with Progress(console=Console(stderr=True)) as bar:
-        task = bar.add_task("partitions", total=None)
-        manifest = derive_tables(
-            files,
-            output,
-            formulas,
-            select,
-            tree=tree,
-            scheduler=scheduler,
-            workers=workers,
-            memory_limit=memory_limit,
-            progress=lambda done, total: bar.update(task, completed=done, total=total),
-        )
+    bar = Progress(console=Console(stderr=True))
+    task = bar.add_task("partitions", total=None)
+
+    def show(done: int, total: int) -> None:
+        # Only now, so that errors before stand alone.
+        bar.start()
+        bar.update(task, completed=done, total=total)
+
+    options: dict[str, Any] = {"tree": tree, "scheduler": scheduler, "workers": workers, "memory_limit": memory_limit}
+    try:
+        manifest = derive_tables(files, output, formulas, select, **options, progress=show)
+    finally:
+        if bar.live.is_started:
+            bar.stop()
     typer.echo(str(manifest))
 
 

@@ -8,12 +8,14 @@ write the outputs: a scheduler elsewhere needs a file system that all see.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
 import json
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, nullcontext
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -31,6 +33,8 @@ from touchneedle.toys.open_table import open_table
 MANIFEST = "manifest.json"
 CONNECT_SECONDS = 5
 RETRIES = 2
+# A limit of memory holds for a process.
+WORKERS_ARE_PROCESSES = True
 Progress = Callable[[int, int], None]
 
 
@@ -60,16 +64,14 @@ def derive_tables(
     scheduler: str = "",
     workers: int = 1,
     memory_limit: str = "1GB",
-    processes: bool = True,
     progress: Progress | None = None,
 ) -> Path:
     """Write the selected events of all files with derived features beside their stored columns; returns the manifest.
 
-    Columns of lists and structs are left out. ``progress(done, partitions)`` is called after every partition, and once at the beginning.
+    Columns of lists and structs are left out. ``progress(done, partitions)`` is called after every partition, and once before the first.
 
     Args:
         scheduler: address of a dask scheduler; by default a local cluster of ``workers`` with ``memory_limit`` each.
-        processes: whether local workers are processes of their own.
 
     Raises:
         InputError: a file that cannot be read, files that disagree on a column, a formula that is no arithmetic, a partition too large
@@ -82,13 +84,12 @@ def derive_tables(
         check_memory(partitions, limit)
     notes = {k: note for k, partition in enumerate(partitions) if (note := _finished(partition)) is not None}
     show = progress or (lambda done, total: None)
-    show(len(notes), len(partitions))
     left = [k for k in range(len(partitions)) if k not in notes]
-    if left:
-        with _client(distributed, scheduler, min(workers, len(left)), limit, processes) as client:
-            for k, note in _computed(distributed, client, partitions, left):
-                notes[k] = note
-                show(len(notes), len(partitions))
+    with _client(distributed, scheduler, min(workers, len(left)), limit) if left else nullcontext() as client:
+        show(len(notes), len(partitions))
+        for k, note in _computed(distributed, client, partitions, left):
+            notes[k] = note
+            show(len(notes), len(partitions))
     return _write_manifest(Path(output), partitions, [notes[k] for k in sorted(notes)])
 
 
@@ -124,29 +125,41 @@ def _import_distributed() -> Any:
 
 
 @contextmanager
-def _client(distributed: Any, scheduler: str, workers: int, limit: int, processes: bool) -> Iterator[Any]:
+def _client(distributed: Any, scheduler: str, workers: int, limit: int) -> Iterator[Any]:
     """A client of the scheduler at an address, or of a cluster of its own that ends with it."""
     if scheduler:
         with _connected(distributed, scheduler) as client:
             yield client
         return
-    options = {"memory_limit": limit, "processes": processes, "dashboard_address": "127.0.0.1:0", "silence_logs": logging.ERROR}
+    options = {"memory_limit": limit, "processes": WORKERS_ARE_PROCESSES, "dashboard_address": "127.0.0.1:0", "silence_logs": logging.ERROR}
     with distributed.LocalCluster(n_workers=workers, threads_per_worker=1, **options) as cluster, distributed.Client(cluster) as client:
         yield client
 
 
 def _connected(distributed: Any, scheduler: str) -> Any:
     try:
+        # Before there is a client, which takes long to go if it finds nothing; in a thread, since a notebook has a loop of its own.
+        with ThreadPoolExecutor(1) as thread:
+            thread.submit(asyncio.run, _call(distributed, scheduler)).result()
         return distributed.Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
-    except (OSError, ValueError, TimeoutError) as error:
+    except Exception as error:  # another kind of server may make it raise anything
         raise InputError(
             f"data derive: no dask scheduler answers at {scheduler!r} within {CONNECT_SECONDS} s; expected an address such as "
             "tcp://host:8786, or none for a local cluster"
         ) from error
 
 
+async def _call(distributed: Any, scheduler: str) -> None:
+    """Shake hands with the scheduler."""
+    arguments = distributed.Security().get_connection_args("client")
+    comm = await distributed.comm.connect(scheduler, timeout=CONNECT_SECONDS, **arguments)
+    await comm.close()
+
+
 def _computed(distributed: Any, client: Any, partitions: Sequence[Partition], left: Sequence[int]) -> Iterator[tuple[int, Note]]:
     """Notes of partitions as they are finished."""
+    if not left:
+        return
     jobs = {client.submit(derive_partition, partitions[k], pure=False, retries=RETRIES): k for k in left}
     try:
         for job in distributed.as_completed(list(jobs), loop=client.loop):

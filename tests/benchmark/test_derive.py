@@ -138,12 +138,14 @@ def test_without_dask_the_extra_is_named(files, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def distributed():
+def distributed(monkeypatch):
+    """The package, with clusters inside this process."""
+    monkeypatch.setattr("touchneedle.benchmark.derive.WORKERS_ARE_PROCESSES", False)
     return pytest.importorskip("distributed", reason="dask and distributed (extra hep) are not installed")
 
 
 def run(files, output, **options):
-    return derive_tables(files, output, DERIVED, SELECT, **{"processes": False, "memory_limit": "64GB"} | options)
+    return derive_tables(files, output, DERIVED, SELECT, **{"memory_limit": "64GB"} | options)
 
 
 def contents(folder):
@@ -213,3 +215,32 @@ def test_a_scheduler_by_its_address(distributed, files, tmp_path, small):
         run(files, tmp_path / "there", scheduler=cluster.scheduler_address)
     run(files, tmp_path / "here")
     assert contents(tmp_path / "there") == contents(tmp_path / "here")
+
+
+# The command line.
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["--feature", "px=pt*cos(phi)"], "needs the packages dask and distributed; pip install 'touchneedle[hep]'"),
+        (["--feature", "px"], "data derive: --feature: expected options as KEY=VALUE; got 'px'"),
+        (["--feature", "px=pt", "--workers", "0"], "Invalid value for '--workers'"),
+    ],
+)
+def test_errors_of_the_command_stand_alone(cli, files, tmp_path, monkeypatch, words, says):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    result = cli("data", "derive", *files, "-o", tmp_path / "out", *words)
+    assert result.exit_code == 2
+    assert says in result.stderr
+    assert result.stdout == ""
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_command_writes_what_the_function_does(cli, distributed, files, tmp_path, small):
+    words = ["--feature", "px=pt * cos(phi)", "--feature", "is_hard=pt > 30", "--select", SELECT, "--memory-limit", "64GB"]
+    result = cli("data", "derive", *files, "-o", tmp_path / "out", *words)
+    assert result.exit_code == 0, result.output
+    assert result.stdout.strip() == str(tmp_path / "out" / "manifest.json")
+    run(files, tmp_path / "same")
+    assert contents(tmp_path / "out") == contents(tmp_path / "same")
