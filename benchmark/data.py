@@ -77,19 +77,24 @@ def _finite_events(toy: FiniteToy, n_train: int, design: str, generator: torch.G
             raise SkipCell(f"design {design} needs a toy with joint ratios; {toy.spec.name} has none")
         return _mined_events(toy, events, design, generator)
     theta = design_theta(toy.spec.parameters, n_train, design, generator)
-    if design != "prior":
-        theta = _at_samples(toy.spec.parameters, events, theta)
-    return replace(_at_unit_yield(toy, events, theta), base=None)
+    if design == "prior" or events.generated_at is None:
+        return replace(_at_unit_yield(toy, events, theta), base=None)
+    return replace(_at_samples(toy, events, theta, template_points(toy.spec.parameters, design == "templates_joint"), generator), base=None)
 
 
-def _at_samples(space: ParameterSpace, events: Events, theta: Tensor) -> Tensor:
-    """Templates where nuisances have samples of their own: those events are shown where they were generated, and no others there."""
-    if events.generated_at is None:
-        return theta
-    moved = events.generated_at != space.nominal
-    nuisance = torch.zeros(len(space), dtype=torch.bool)
-    nuisance[list(space.nuisance)] = True
-    return torch.where(moved.any(0) | (moved.any(1, keepdim=True) & nuisance), events.generated_at, theta)
+def _at_samples(toy: FiniteToy, events: Events, theta: Tensor, points: Tensor, generator: torch.Generator) -> Events:
+    """Events at templates (t, p), of which some have samples of their own: each event at one where it has weight.
+
+    Chosen blindly, many would have none. Weighted by the share of the templates to choose from, the others are the same in the mean.
+    """
+    there = torch.stack([toy.reweight(events, point) != 0 for point in points], -1)
+    there |= ~there.any(-1, keepdim=True)
+    which = torch.multinomial(there.double(), 1, generator=generator)[:, 0]
+    columns = list(toy.spec.parameters.nuisance)
+    theta[:, columns] = points[which][:, columns]
+    shown = _at_unit_yield(toy, events, theta)
+    weight = shown.weight * there.double().mean(-1)
+    return shown.with_weight(weight / weight.mean())
 
 
 def _at_unit_yield(toy: FiniteToy, events: Events, theta: Tensor) -> Events:

@@ -105,8 +105,24 @@ def test_templates_show_events_where_they_were_generated(folder):
     jes, isr = (events.theta[:, toy.spec.parameters.index(name)] for name in ("jes", "isr"))
     assert set(jes.tolist()) == set(isr.tolist()) == {-1.0, 0.0, 1.0}
     assert not bool(((jes != 0) & (isr != 0)).any())
-    assert set(events.label[jes != 0].tolist()) == {1}
-    assert events.x[jes == 1, 0].mean() - events.x[jes == -1, 0].mean() == pytest.approx(2, abs=1)
+    # What has no samples of its own stands at every template, what has is where it was generated.
+    assert set(events.label[jes == 1].tolist()) == {0, 1}
+    zed = events.label == 1
+    assert torch.equal(events.generated_at[zed][:, 1], jes[zed])
+
+
+def test_processes_keep_their_proportions_at_every_template(folder):
+    toy = build(folder, mu_prior=(0.999, 1.001), variations={"jes": JES, "isr": {"down": "isr_down", "up": "isr_up"}})
+    events, total = make_events(toy, len(toy.pool("train")), "templates", seed=0), sums(folder)
+    jes, isr = (events.theta[:, toy.spec.parameters.index(name)] for name in ("jes", "isr"))
+    everywhere = []
+    for value, name in ((-1.0, "zed_down"), (0.0, "zed"), (1.0, "zed_up")):
+        of = [events.weight[(jes == value) & (isr == 0) & (events.label == k)] for k in (0, 1)]
+        found, expected = (of[0].sum() / of[1].sum()).item(), total["signal"] / total[name]
+        everywhere.append(sum(weight.sum().item() for weight in of))
+        assert abs(found / expected - 1) < 4 * sum((w.square().sum() / w.sum() ** 2).item() for w in of) ** 0.5
+    # The templates have equal shares of the weight, as a shape at unit yield has at every theta.
+    assert all(share == pytest.approx(np.mean(everywhere), rel=0.3) for share in everywhere)
 
 
 def test_together_with_weight_columns_norms_and_a_selection(folder):
