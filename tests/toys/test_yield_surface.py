@@ -111,6 +111,15 @@ def test_steps_become_a_smooth_curve_through_nominal():
     assert (bends - bends.mean()).abs().max() < 1e-9
 
 
+def test_nuisances_that_together_do_what_no_pair_tells_are_refused():
+    def sums(values):
+        return torch.exp(0.5 * values[0] * values[1] * values[2])[None]
+
+    with pytest.raises(InputError, match=r"not described within 2%: they are [0-9.]+% off at a = -?[0-9.]+, b = .*one nuisance"):
+        YieldSurface.tabulate([alpha("a"), alpha("b"), alpha("c")], [False] * 3, sums)
+    YieldSurface.tabulate([alpha("a"), alpha("b"), alpha("c")], [False] * 3, lambda values: torch.exp(0.1 * values.sum())[None])
+
+
 def test_a_yield_that_vanishes_is_refused_with_its_place():
     with pytest.raises(InputError, match=r"process number 1 has -?[0-9.]+ at a = -4"):
         YieldSurface.tabulate([alpha("a")], [False], lambda values: torch.stack([torch.ones_like(values[0]), values[0] + 3]))
