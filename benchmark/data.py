@@ -76,7 +76,25 @@ def _finite_events(toy: FiniteToy, n_train: int, design: str, generator: torch.G
         if not isinstance(toy, MinedToy):
             raise SkipCell(f"design {design} needs a toy with joint ratios; {toy.spec.name} has none")
         return _mined_events(toy, events, design, generator)
-    return replace(_at_unit_yield(toy, events, design_theta(toy.spec.parameters, n_train, design, generator)), base=None)
+    theta = design_theta(toy.spec.parameters, n_train, design, generator)
+    if design == "prior" or events.generated_at is None:
+        return replace(_at_unit_yield(toy, events, theta), base=None)
+    return replace(_at_samples(toy, events, theta, template_points(toy.spec.parameters, design == "templates_joint"), generator), base=None)
+
+
+def _at_samples(toy: FiniteToy, events: Events, theta: Tensor, points: Tensor, generator: torch.Generator) -> Events:
+    """Events at templates (t, p), of which some have samples of their own: each event at one where it has weight.
+
+    Chosen blindly, many would have none. Weighted by the share of the templates to choose from, the others are the same in the mean.
+    """
+    there = torch.stack([toy.reweight(events, point) != 0 for point in points], -1)
+    there |= ~there.any(-1, keepdim=True)
+    which = torch.multinomial(there.double(), 1, generator=generator)[:, 0]
+    columns = list(toy.spec.parameters.nuisance)
+    theta[:, columns] = points[which][:, columns]
+    shown = _at_unit_yield(toy, events, theta)
+    weight = shown.weight * there.double().mean(-1)
+    return shown.with_weight(weight / weight.mean())
 
 
 def _at_unit_yield(toy: FiniteToy, events: Events, theta: Tensor) -> Events:

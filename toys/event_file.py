@@ -1,19 +1,23 @@
-"""Reading a parquet file of weighted events, with one clear line for everything that can be wrong with it."""
+"""Reading files of weighted events into memory, with one clear line for everything that can be wrong with them."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from touchneedle.conf.errors import InputError
+from touchneedle.toys.event_query import EventQuery, ProcessFiles
+from touchneedle.toys.feature_recipe import read_recipe
+from touchneedle.toys.open_table import open_table
 
-__all__ = ["EventColumns", "read_event_file"]
+__all__ = ["EventColumns", "read_event_file", "read_events"]
 
 
 @dataclass(frozen=True)
@@ -22,12 +26,16 @@ class EventColumns:
 
     Attributes:
         features: names of the d features, in the order of the columns of ``x``.
-        discrete: whether each feature is stored as an integer.
+        discrete: whether each feature is stored as an integer, or is true or false.
         x: features (n, d), float32.
         weight: event weights (n,), float64.
-        processes: sorted process names.
+        processes: process names; sorted where a column holds them.
         label: process index (n,), int64.
-        digest: first 12 hexadecimal digits of the SHA-256 of the file.
+        digest: first 12 hexadecimal digits of the SHA-256 of the file; of the hashes of all files, where there are several.
+        other_weights: further weights (n, q), float64.
+        inputs: stored columns (n, c) that features and selection are computed from, float64; none unless all events are kept.
+        selected: whether the selection keeps each event (n,).
+        sample: number of each event's sample (n,), int64: 0 but for systematic variations.
     """
 
     features: tuple[str, ...]
@@ -37,113 +45,154 @@ class EventColumns:
     processes: tuple[str, ...]
     label: NDArray[np.int64]
     digest: str
+    other_weights: NDArray[np.float64]
+    inputs: NDArray[np.float64]
+    selected: NDArray[np.bool_]
+    sample: NDArray[np.int64]
 
 
 def read_event_file(path: str, features: list[str] | None, weight: str, process: str, exclude: list[str]) -> EventColumns:
-    """Read and check an event file; ``features=None`` takes all numeric columns but weight, process and ``exclude``.
+    """Read and check one file; ``features=None`` takes all numeric columns but weight, process and ``exclude``.
+
+    Raises `InputError` as `read_events` does.
+    """
+    source = ProcessFiles(None, (open_table(path),), (weight,))
+    chosen = None if features is None else tuple(features)
+    return read_events(EventQuery((source,), chosen, read_recipe({}, ""), process, tuple(exclude)))
+
+
+def read_events(query: EventQuery) -> EventColumns:
+    """Read and check the events of all files of a query.
 
     Raises:
-        InputError: no such file, not parquet, truncated, no rows, a missing, repeated or non-numeric column,
-            missing, NaN or infinite values, weights that are all zero. It names the file and the column.
+        InputError: a file that is truncated, no rows or none that is selected, a missing, repeated or non-numeric column, files that
+            disagree on a column, missing, NaN or infinite values among the selected events, weights that are all zero. It names
+            the file and the column.
     """
-    file = Path(path)
-    if not file.is_file():
-        raise InputError(f"event file {file}: expected a parquet file; there is none")
-    schema = _read_schema(file)
-    chosen = features if features is not None else _numeric_columns(schema, {weight, process, *exclude})
-    _check_columns(file, schema, chosen, weight, process)
-    table = _read_table(file, list(dict.fromkeys([*chosen, weight, process])))
-    processes, label = _processes(file, process, table.column(process))
+    query.check()
+    parts = [part for source in query.sources for part in _read_source(query, source)]
+    names, label = _processes(query, parts)
+    weights = np.concatenate([part.weights for part in parts])
+    if not weights[:, 0].any():
+        column = query.sources[0].weights[0]
+        raise InputError(f"event file {query.first.path}: column {column!r}: expected weights; all {len(weights)} are zero")
     return EventColumns(
-        features=tuple(chosen),
-        discrete=tuple(pa.types.is_integer(schema.field(name).type) for name in chosen),
-        x=np.stack([_numbers(file, name, table.column(name)).astype(np.float32) for name in chosen], axis=1),
-        weight=_weights(file, weight, table.column(weight)),
-        processes=processes,
+        features=query.chosen,
+        discrete=tuple(query.is_discrete(name) for name in query.chosen),
+        x=np.concatenate([part.x for part in parts]),
+        weight=weights[:, 0],
+        processes=names,
         label=label,
-        digest=_digest(file),
+        digest=_digest([file.path for source in query.sources for file in source.files]),
+        other_weights=weights[:, 1:],
+        inputs=np.concatenate([part.inputs for part in parts]),
+        selected=np.concatenate([part.selected for part in parts]),
+        sample=np.concatenate([np.full(len(part.x), part.source.sample, dtype=np.int64) for part in parts]),
     )
 
 
-def _read_schema(file: Path) -> pa.Schema:
-    try:
-        with pq.ParquetFile(file) as parquet:
-            rows, schema = parquet.metadata.num_rows, parquet.schema_arrow
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(file, error) from error
+@dataclass(frozen=True)
+class _Part:
+    """What is kept of one chunk; ``processes`` are names, or None where the files say it."""
+
+    source: ProcessFiles
+    x: NDArray[np.float32]
+    weights: NDArray[np.float64]
+    inputs: NDArray[np.float64]
+    selected: NDArray[np.bool_]
+    processes: pa.ChunkedArray | None
+
+
+def _read_source(query: EventQuery, source: ProcessFiles) -> list[_Part]:
+    rows = sum(len(file) for file in source.files)
+    where = f"event file {source.files[0].path}{'' if source.process is None else f': process {source.process!r}'}"
     if rows == 0:
-        raise InputError(f"event file {file}: expected events; it has 0 rows")
-    return schema
+        raise InputError(f"{where}: expected events; it has 0 rows")
+    labels = [query.process] if source.process is None else []
+    columns = list(dict.fromkeys([*query.inputs, *source.weight_columns, *labels]))
+    parts = []
+    for file in source.files:
+        start = 0
+        for table in file.read(columns):
+            parts.append(_read_chunk(query, source, _Chunk(file.path, table, start)))
+            start += len(table)
+    if query.recipe.selection is not None and not any(part.selected.any() for part in parts):
+        raise InputError(f"{where}: selection {query.recipe.selection.text!r} leaves none of {rows} events; loosen it")
+    return parts
 
 
-def _read_table(file: Path, columns: list[str]) -> pa.Table:
-    try:
-        with pq.ParquetFile(file) as parquet:
-            return parquet.read(columns=columns)
-    except (pa.ArrowException, OSError) as error:
-        raise _unreadable(file, error) from error
+def _read_chunk(query: EventQuery, source: ProcessFiles, chunk: _Chunk) -> _Part:
+    stored = {name: chunk.numbers(name) for name in query.inputs}
+    columns, selected = query.recipe.evaluate(stored)
+    kept = np.ones_like(selected) if query.keep_all else selected
+    for name in query.chosen:
+        chunk.check_finite(name, columns[name], selected)
+    for name in (*source.weight_columns, *(query.inputs if query.keep_all else ())):
+        chunk.check_finite(name, chunk.numbers(name), kept)
+    with np.errstate(over="ignore"):
+        x = np.stack([columns[name][kept].astype(np.float32) for name in query.chosen], axis=1)
+    weights = [np.ones(len(chunk.table)) if name is None else chunk.numbers(name) for name in source.weights]
+    inputs = [stored[name][kept] for name in query.inputs] if query.keep_all else []
+    return _Part(
+        source,
+        # What is not selected has weight 0: any finite number does for what its formulas leave undefined.
+        np.where(selected[kept, None], x, np.nan_to_num(x)),
+        np.stack(weights, axis=1)[kept],
+        np.stack(inputs, axis=1) if inputs else np.empty((int(kept.sum()), 0)),
+        selected[kept],
+        chunk.names(query.process, kept) if source.process is None else None,
+    )
 
 
-def _unreadable(file: Path, error: Exception) -> InputError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return InputError(f"event file {file}: expected a complete parquet file; it is truncated or of another kind ({reason})")
+@dataclass(frozen=True)
+class _Chunk:
+    """A piece of a file, from row ``start`` on."""
+
+    path: Path
+    table: pa.Table
+    start: int
+
+    def numbers(self, name: str) -> NDArray[np.float64]:
+        """A column as float64 (n,), NaN where it has nothing."""
+        values: NDArray[np.float64] = self.table.column(name).cast(pa.float64(), safe=False).to_numpy()
+        return values
+
+    def names(self, name: str, kept: NDArray[np.bool_]) -> pa.ChunkedArray:
+        """A column of process names, of the events that are kept."""
+        column = self.table.column(name)
+        try:
+            return column.cast(pa.string()).filter(pa.array(kept))
+        except pa.ArrowException as error:
+            raise InputError(f"event file {self.path}: column {name!r}: expected process names; it holds {column.type}") from error
+
+    def check_finite(self, name: str, values: NDArray[Any], rows: NDArray[np.bool_]) -> None:
+        """Raise `InputError` for values that are not finite in some of the rows; what overflows float32 counts as infinite."""
+        wrong = np.flatnonzero(rows & ~(np.abs(values) <= np.finfo(np.float32).max))
+        if len(wrong):
+            raise InputError(
+                f"event file {self.path}: column {name!r}: expected finite numbers; {len(wrong)} of {len(values)} rows "
+                f"from row {self.start} on are missing, NaN or infinite, the first is row {self.start + wrong[0]}"
+            )
 
 
-def _numeric_columns(schema: pa.Schema, without: set[str]) -> list[str]:
-    return [field.name for field in schema if field.name not in without and _is_numeric(field.type)]
-
-
-def _is_numeric(kind: pa.DataType) -> bool:
-    return pa.types.is_integer(kind) or pa.types.is_floating(kind)
-
-
-def _check_columns(file: Path, schema: pa.Schema, features: list[str], weight: str, process: str) -> None:
-    if not features:
-        raise InputError(f"event file {file}: expected at least one numeric feature; its columns are {', '.join(schema.names)}")
-    if len(set(features)) != len(features):
-        raise InputError(f"event file {file}: expected each feature once; got {', '.join(features)}")
-    for name in [*features, weight, process]:
-        if name not in schema.names:
-            raise InputError(f"event file {file}: no column {name!r}; its columns are {', '.join(schema.names)}")
-        if schema.names.count(name) > 1:
-            raise InputError(f"event file {file}: expected one column {name!r}; it has {schema.names.count(name)}")
-    for name in [*features, weight]:
-        if not _is_numeric(schema.field(name).type):
-            raise InputError(f"event file {file}: column {name!r}: expected numbers; it holds {schema.field(name).type}")
-
-
-def _numbers(file: Path, name: str, column: pa.ChunkedArray) -> NDArray[np.float64]:
-    """A column as finite numbers; what overflows float32 counts as infinite."""
-    values: NDArray[np.float64] = column.cast(pa.float64(), safe=False).to_numpy()
-    wrong = np.flatnonzero(~(np.abs(values) <= np.finfo(np.float32).max))
-    if len(wrong):
-        raise InputError(
-            f"event file {file}: column {name!r}: expected finite numbers; "
-            f"{len(wrong)} of {len(values)} are missing, NaN or infinite, the first in row {wrong[0]}"
-        )
-    return values
-
-
-def _weights(file: Path, name: str, column: pa.ChunkedArray) -> NDArray[np.float64]:
-    weight = _numbers(file, name, column)
-    if not weight.any():
-        raise InputError(f"event file {file}: column {name!r}: expected weights; all {len(weight)} are zero")
-    return weight
-
-
-def _processes(file: Path, name: str, column: pa.ChunkedArray) -> tuple[tuple[str, ...], NDArray[np.int64]]:
-    """Sorted process names, and the index of each event's process."""
+def _processes(query: EventQuery, parts: Sequence[_Part]) -> tuple[tuple[str, ...], NDArray[np.int64]]:
+    """Process names, and the index of each event's process."""
+    if query.sources[0].process is not None:
+        known = tuple(dict.fromkeys(source.process or "" for source in query.sources))
+        return known, np.concatenate([np.full(len(part.x), known.index(part.source.process or ""), dtype=np.int64) for part in parts])
+    column = pa.chunked_array([chunk for part in parts if part.processes is not None for chunk in part.processes.chunks], pa.string())
     if column.null_count:
-        raise InputError(f"event file {file}: column {name!r}: expected a process for every event; {column.null_count} have none")
-    try:
-        names = column.cast(pa.string()).combine_chunks().dictionary_encode()
-    except pa.ArrowException as error:
-        raise InputError(f"event file {file}: column {name!r}: expected process names; it holds {column.type}") from error
-    known = names.dictionary.to_pylist()
-    rank = np.argsort(np.argsort(np.array(known)))
-    return tuple(sorted(known)), rank[names.indices.to_numpy()].astype(np.int64)
+        where = f"event file {query.first.path}: column {query.process!r}"
+        raise InputError(f"{where}: expected a process for every event; {column.null_count} have none")
+    names = column.combine_chunks().dictionary_encode()
+    found = names.dictionary.to_pylist()
+    rank = np.argsort(np.argsort(np.array(found)))
+    return tuple(sorted(found)), rank[names.indices.to_numpy()].astype(np.int64)
 
 
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()[:12]
+def _digest(files: Sequence[Path]) -> str:
+    hashes = []
+    for file in files:
+        with file.open("rb") as stream:
+            hashes.append(hashlib.file_digest(stream, "sha256").hexdigest())
+    return (hashes[0] if len(hashes) == 1 else hashlib.sha256("".join(hashes).encode()).hexdigest())[:12]

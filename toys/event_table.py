@@ -1,9 +1,11 @@
-"""A user's own events, read from a parquet file: a mixture of processes with the signal strength as parameter."""
+"""A user's own events, read from parquet or ROOT files: a mixture of processes with the signal strength as parameter."""
 
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -11,85 +13,134 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from touchneedle.conf.errors import InputError
-from touchneedle.toys.base import Events, Feature, FiniteToy, Parameter, ParameterSpace, Split, ToySpec, Uniform, check_matrix, expand_theta
-from touchneedle.toys.event_file import EventColumns, read_event_file
+from touchneedle.toys.base import Events, FiniteToy, Parameter, ParameterSpace, Split, ToySpec, check_matrix, expand_theta
+from touchneedle.toys.event_file import read_events
+from touchneedle.toys.sample_variations import SampleVariations
+from touchneedle.toys.table_events import table_events
+from touchneedle.toys.table_options import (
+    EventTableConfig,
+    check_options,
+    check_processes,
+    event_query,
+    norm_name,
+    sample_variations,
+    table_features,
+    table_parameters,
+    weight_variations,
+)
+from touchneedle.toys.table_shapes import TableShapes, origin
 
-__all__ = ["EventTable", "EventTableConfig"]
-
-
-@dataclass
-class EventTableConfig:
-    """Options; the defaults name the columns of the FAIR Universe HiggsML data (arXiv:2410.02867).
-
-    Attributes:
-        path: parquet file, one row per event.
-        features: columns of x; by default all numeric ones but weight, process and ``exclude``.
-        weight: column of event weights, whose sum is the expected yield.
-        process: column that names each event's process.
-        signal: processes whose rate is multiplied by mu.
-        missing: value that marks a missing feature, if any.
-        exclude: columns that ``features=None`` leaves out.
-        test_fraction: expected share of the events in the test split.
-        mu_prior: range of the training proposal for mu, which are its bounds as well.
-    """
-
-    path: str
-    features: list[str] | None = None
-    weight: str = "weights"
-    process: str = "detailed_labels"
-    signal: list[str] = field(default_factory=lambda: ["htautau"])
-    missing: float | None = -25.0
-    exclude: list[str] = field(default_factory=lambda: ["labels"])
-    test_fraction: float = 0.5
-    mu_prior: tuple[float, float] = (0.0, 3.0)
+__all__ = ["EventTable", "EventTableConfig", "hash_fraction"]
 
 
 class EventTable(FiniteToy):
-    """p(x|mu) proportional to mu S p_S(x) + B p_B(x), known only through weighted events.
+    """p(x|theta) proportional to mu S p_S(x|nu) + sum_b norm_b B_b p_b(x|nu), known only through weighted events.
 
-    An event's split is decided by a hash of its own features, before anything is resampled, so that
-    exact duplicates never straddle training and test. Within a split the weights of each process are
-    scaled up to its whole yield.
+    Variations reweight the events (`varied_weights`) or morph between samples (`SampleVariations`); the rates follow (`YieldSurface`).
+    Events of varied samples are in the pools, with weight 0 at nominal; a shifted copy of an event counts as another one. An event's
+    split is decided by a hash of its own features, before anything is resampled, so that exact duplicates never straddle training
+    and test. Within a split the weights of each process are scaled up to its whole yield.
+
+    Nuisances that shift features are declared in Python, by a subclass that says how the stored columns move. Derived features and
+    selection are computed anew from what has moved, so that events enter and leave: pools hold all that are selected at nominal or at
+    an edge of the shifts. ``rates`` follows with the parabola through the selected yields, or is overridden. A file of its own,
+    for ``--plugin``::
+
+        from touchneedle.toys.base import GaussianConstraint, Normal, Parameter, register_toy
+        from touchneedle.toys.event_table import EventTable
+
+
+        @register_toy("scaled_table")
+        class ScaledTable(EventTable):
+            name = "scaled_table"
+            shifts = (Parameter("tes", "nuisance", 1.0, (0.9, 1.1), Normal(1.0, 0.016), GaussianConstraint(0.01)),)
+            shift_columns = ("tau_pt",)
+
+            def _shift(self, columns, theta):
+                return {"tau_pt": columns["tau_pt"] * theta["tes"]}
+
+    Attributes:
+        name: name of the toy.
+        shifts: parameters that move stored columns.
+        shift_columns: stored columns that `_shift` needs, besides those of features and formulas.
     """
 
     Config = EventTableConfig
+    name: ClassVar[str] = "event_table"
+    shifts: ClassVar[tuple[Parameter, ...]] = ()
+    shift_columns: ClassVar[tuple[str, ...]] = ()
 
     def __init__(self, config: EventTableConfig) -> None:
-        _check(config)
+        check_options(config, [parameter.name for parameter in self.shifts])
         self.config = config
-        columns = read_event_file(config.path, config.features, config.weight, config.process, config.exclude)
-        self._is_signal = torch.tensor([name in config.signal for name in _known_signal(config, columns)])
-        self._totals = torch.from_numpy(_yields(columns, np.ones(len(columns.label), dtype=bool)))
-        self.fit_events = max(1, round(self._totals.sum().item()))
-        self.spec = _spec(config, columns)
-        in_test = hash_fraction(columns.x) < config.test_fraction
-        self._pools = {"train": self._pool(columns, ~in_test, "train"), "test": self._pool(columns, in_test, "test")}
+        self._query = event_query(config, moved=self.shift_columns if self.shifts else None)
+        columns = read_events(self._query)
+        check_processes(config, columns.processes)
+        space, features = ParameterSpace(table_parameters(config) + self.shifts), table_features(config, columns)
+        self.spec = ToySpec(self.name, f"1+sha256:{columns.digest}", space, features, columns.processes)
+        weighted, sampled = tuple(weight_variations(config)), tuple(sample_variations(config))
+        k = len(columns.processes)
+        self._shapes = TableShapes(self.name, self._query, space, weighted, sampled, self.shifts, self._shift, k)
+        everything = self._shapes.ever_selected(table_events(config, columns, space))
+        self._samples = SampleVariations.measured(self._shapes.sums(everything))
+        self._yields = self._shapes.yields(everything, self._samples)
+        self.fit_events = max(1, round(self._yields.nominal.sum().item()))
+        in_test = torch.from_numpy(hash_fraction(everything.x.numpy()) < config.test_fraction)
+        self._pools: dict[Split, Events] = {
+            "train": self._pool(everything, ~in_test, "train"),
+            "test": self._pool(everything, in_test, "test"),
+        }
 
     def rates(self, theta: Tensor) -> Tensor:
-        """Yields of the whole file, the signal's times mu, at theta (m, 1): shape (m, k)."""
-        return self._totals * torch.where(self._is_signal, theta.double(), 1.0)
+        """Selected yields of all files at theta (m, p), times mu for the signal and their norms for others: shape (m, k)."""
+        theta = theta.double()
+        return self._yields(theta[:, self._shapes.columns]) * self._factors(theta)
 
     def pool(self, split: Split) -> Events:
         """The events of one split; their weights sum to the nominal yield of every process."""
         return self._pools[split]
 
     def reweight(self, events: Events, theta: Tensor) -> Tensor:
-        """Weights (n,) at theta (1,) or (n, 1) of events with nominal weights: the signal's times mu."""
-        if events.label is None:
-            raise InputError("event_table: expected events with process labels; these have none")
-        theta = check_matrix("theta", expand_theta(theta, len(events)), 1)
+        """Weights (n,) at theta (p,) or (n, p) of events from a pool; 0 where a shifted event is not selected."""
+        _, label = origin(events)
+        theta = check_matrix("theta", expand_theta(theta, len(events)), self.spec.theta_dim)
         self.spec.parameters.check(theta)
-        return events.weight * torch.where(self._is_signal[events.label], theta[:, 0], 1.0)
+        return self._shapes.weight(events, theta, self._samples) * self._factors(theta).gather(-1, label.unsqueeze(-1)).squeeze(-1)
 
-    def _pool(self, columns: EventColumns, chosen: NDArray[np.bool_], split: Split) -> Events:
-        scale = _scale(columns, chosen, split, self.config)
-        label = columns.label[chosen]
-        return Events(
-            x=torch.from_numpy(columns.x[chosen]),
-            theta=self.spec.parameters.nominal.expand(len(label), -1).clone(),
-            weight=torch.from_numpy(columns.weight[chosen] * scale[label]),
-            label=torch.from_numpy(label),
-        )
+    def _shift(self, columns: dict[str, Tensor], theta: dict[str, Tensor]) -> Mapping[str, Tensor]:
+        """Hook: the stored columns (n,) that move, at the values (n,) of the parameters in ``shifts``."""
+        return {}
+
+    def _move(self, events: Events, theta: Tensor) -> Tensor:
+        return self._shapes.moved(events, theta)[0] if self.shifts else events.x
+
+    def _factors(self, theta: Tensor) -> Tensor:
+        """What the yields of each process are multiplied by at theta (m, p), shape (m, k)."""
+        of, one = dict(zip(self.spec.parameters.names, theta.unbind(-1), strict=True)), torch.ones_like(theta[:, 0])
+        factors = []
+        for process in self.spec.processes:
+            strength = of["mu"] if process in self.config.signal else one
+            factors.append(strength * of[norm_name(process)] if process in self.config.norms else strength)
+        return torch.stack(factors, -1)
+
+    def _pool(self, everything: Events, chosen: Tensor, split: Split) -> Events:
+        """One split, with the weights of every sample and process scaled to its whole yield."""
+        events = everything[chosen]
+        if not len(events):
+            raise InputError(
+                f"event file {self.config.path}: expected events in the {split} split; all {len(everything)} fall into the other; "
+                f"change test_fraction ({self.config.test_fraction:g})"
+            )
+        whole, part = self._shapes.sums(everything), self._shapes.sums(events)
+        for sample, process in ((whole > 0) & ~(part > 0)).nonzero().tolist():
+            raise InputError(
+                f"event file {self.config.path}: process {self.spec.processes[process]!r} has a yield of {part[sample, process]:g} in the "
+                f"{split} split and {whole[sample, process]:g} in all; expected the same sign: change test_fraction or merge processes"
+            )
+        base, label = origin(events)
+        scale = (whole / part)[self._shapes.sample(events), label]
+        base[:, : self._shapes.n_weights] *= scale.unsqueeze(-1)
+        return replace(events, weight=events.weight * scale)
 
 
 def hash_fraction(x: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -97,63 +148,3 @@ def hash_fraction(x: NDArray[np.float32]) -> NDArray[np.float64]:
     rows = np.ascontiguousarray(x + np.float32(0))
     digests = b"".join(hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in rows)
     return np.frombuffer(digests, dtype="<u8") / 2.0**64
-
-
-def _check(config: EventTableConfig) -> None:
-    low, high = config.mu_prior
-    if not 0 < config.test_fraction < 1:
-        raise InputError(f"toy event_table: option test_fraction: expected a value between 0 and 1; got {config.test_fraction:g}")
-    if not 0 <= low < high:
-        raise InputError(f"toy event_table: option mu_prior: expected 0 <= low < high; got {low:g}, {high:g}")
-
-
-def _known_signal(config: EventTableConfig, columns: EventColumns) -> tuple[str, ...]:
-    """The process names, once every signal name is known to be among them."""
-    unknown = [name for name in config.signal if name not in columns.processes]
-    if unknown or not config.signal:
-        what = repr(unknown[0]) if unknown else "none"
-        raise InputError(
-            f"event file {config.path}: column {config.process!r}: expected signal processes; got {what}; "
-            f"known: {', '.join(columns.processes)}"
-        )
-    return columns.processes
-
-
-def _yields(columns: EventColumns, chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Sum of weights per process (k,)."""
-    yields = np.bincount(columns.label[chosen], columns.weight[chosen], minlength=len(columns.processes))
-    return yields.astype(np.float64)
-
-
-def _scale(columns: EventColumns, chosen: NDArray[np.bool_], split: Split, config: EventTableConfig) -> NDArray[np.float64]:
-    """Whole yield over the split's yield, per process (k,)."""
-    if not chosen.any():
-        raise InputError(
-            f"event file {config.path}: expected events in the {split} split; all {len(chosen)} fall into the other; "
-            f"change test_fraction ({config.test_fraction:g})"
-        )
-    total, have = _yields(columns, np.ones_like(chosen)), _yields(columns, chosen)
-    for name, whole, part in zip(columns.processes, total, have, strict=True):
-        if not whole * part > 0:
-            raise InputError(
-                f"event file {config.path}: column {config.weight!r}: process {name!r} has a yield of {part:g} in the {split} split "
-                f"and {whole:g} in all; expected the same sign: change test_fraction or merge processes"
-            )
-    return total / have
-
-
-def _spec(config: EventTableConfig, columns: EventColumns) -> ToySpec:
-    low, high = config.mu_prior
-    strength = Parameter("mu", "interest", 1.0, (low, high), Uniform(low, high), latex=r"\mu")
-    features = tuple(_feature(config, columns, i) for i in range(len(columns.features)))
-    version = f"1+sha256:{columns.digest}"
-    return ToySpec("event_table", version, ParameterSpace((strength,)), features, columns.processes)
-
-
-def _feature(config: EventTableConfig, columns: EventColumns, i: int) -> Feature:
-    occurs = config.missing is not None and bool((columns.x[:, i] == np.float32(config.missing)).any())
-    return Feature(
-        columns.features[i],
-        kind="discrete" if columns.discrete[i] else "continuous",
-        missing=config.missing if occurs else None,
-    )

@@ -1,6 +1,6 @@
 """A sweep of 500 cells through two launchers: joblib until it is killed, then submitit on this machine for the rest.
 
-``python -m tests.performance.many_cells`` (some ten minutes on two cores) writes what happened to ``results/reference/scale/many_cells.json``.
+``python -m tests.performance.many_cells`` (some ten minutes on two cores) writes ``results/reference/scale/many_cells.json``.
 Cells are cheap ones: what is looked at is the sweep, not the methods.
 """
 
