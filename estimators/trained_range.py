@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from touchneedle.toys.base import Events, EventSource
+from touchneedle.toys.base import EventSource, in_chunks
 
 # Share of its width by which the range may be left: the extremes of another thousand draws from the same prior are allowed.
 RANGE_MARGIN = 0.15
@@ -29,8 +29,7 @@ def extrapolation_allowed() -> Iterator[None]:
 
 def range_of(source: EventSource) -> Tensor:
     """Lowest and highest theta of training events (2, p)."""
-    batches = (source,) if isinstance(source, Events) else source.batches(65_536)
-    ends = [torch.stack([batch.theta.amin(0), batch.theta.amax(0)]) for batch in batches]
+    ends = [torch.stack([events.theta.amin(0), events.theta.amax(0)]) for events in in_chunks(source)]
     return torch.stack([torch.stack([low for low, _ in ends]).amin(0), torch.stack([high for _, high in ends]).amax(0)])
 
 

@@ -18,13 +18,13 @@ from touchneedle.conf.registry import Entry, Registry
 from touchneedle.estimators.base import Estimator
 from touchneedle.inference.manifest import EnsembleEntry, EstimatorEntry, Family, Manifest, Source, Training
 from touchneedle.inference.rates import RateModel
-from touchneedle.toys.base import Events
+from touchneedle.toys.base import EventSource, in_chunks
 
 _PACKAGES = ("touchneedle", "torch", "numpy", "safetensors")
 
 
 def describe_estimator(
-    estimator: Estimator, events: Events, rates: RateModel | None, source: Source | None, exports: dict[str, str]
+    estimator: Estimator, events: EventSource, rates: RateModel | None, source: Source | None, exports: dict[str, str]
 ) -> Manifest:
     """The manifest of an estimator, without its files; raises `InputError` if it is not registered."""
     return Manifest(
@@ -88,16 +88,21 @@ def _find(table: Registry, estimator: Estimator) -> Entry | None:
     return next((entry for entry in table.entries().values() if entry.target == target), None)
 
 
-def _training(estimator: Estimator, events: Events) -> Training:
+def _training(estimator: Estimator, source: EventSource) -> Training:
     digest = hashlib.sha256()
-    for column in (events.x, events.theta, events.weight):
-        digest.update(column.double().cpu().numpy().tobytes())
+    theta: list[Tensor] = []
+    x: list[Tensor] = []
+    for events in in_chunks(source):
+        for column in (events.x, events.theta, events.weight):
+            digest.update(column.double().cpu().numpy().tobytes())
+        theta += [events.theta.amin(0), events.theta.amax(0)]
+        x += [events.x.amin(0), events.x.amax(0)]
     names = [feature.name for feature in estimator.spec.features]
     return Training(
-        events=len(events),
+        events=len(source),
         sha256=digest.hexdigest(),
-        range=_span(estimator.spec.parameters.names, events.theta),
-        feature_range=_span(names, events.x),
+        range=_span(estimator.spec.parameters.names, torch.stack(theta)),
+        feature_range=_span(names, torch.stack(x)),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, Protocol, runtime_checkable
 
@@ -10,6 +10,9 @@ import torch
 from torch import Tensor
 
 from touchneedle.conf.errors import InputError
+
+# Events of a stream that are looked at together.
+CHUNK = 65_536
 
 
 @dataclass(frozen=True)
@@ -98,18 +101,70 @@ class EventSource(Protocol):
     def __len__(self) -> int: ...
 
 
+@runtime_checkable
+class LimitedSource(EventSource, Protocol):
+    """A source that knows how much memory its events may take."""
+
+    def require_memory(self) -> None:
+        """Raise `SkipCell` if all events together take more."""
+        ...
+
+
 def collect(source: EventSource, limit: int | None = None) -> Events:
-    """The first ``limit`` events of a source (all by default) in memory."""
+    """The first ``limit`` events of a source (all by default) in memory; `SkipCell` where all are more than a stream may hold."""
     if isinstance(source, Events):
         return source if limit is None else source[:limit]
+    if limit is None and isinstance(source, LimitedSource):
+        source.require_memory()
     parts: list[Events] = []
     have = 0
-    for batch in source.batches(65_536):
+    for batch in source.batches(CHUNK):
         parts.append(batch)
         have += len(batch)
         if limit is not None and have >= limit:
             break
     return concatenate(parts)[: limit if limit is not None else have]
+
+
+def in_chunks(source: EventSource) -> Iterator[Events]:
+    """All events of a source, for what is summed in one pass: those in memory as they are, others a batch at a time."""
+    return iter((source,)) if isinstance(source, Events) else source.batches(CHUNK)
+
+
+def in_batches(parts: Iterable[Events], size: int) -> Iterator[Events]:
+    """The events of several parts in batches of ``size``, the last one of what is left."""
+    rest: list[Events] = []
+    for part in parts:
+        start, have = 0, sum(map(len, rest))
+        while have + len(part) - start >= size:
+            stop = start + size - have
+            yield concatenate([*rest, part[start:stop]]) if rest else part[start:stop]
+            rest, have, start = [], 0, stop
+        if start < len(part):
+            rest.append(part[start:])
+    if rest:
+        yield concatenate(rest)
+
+
+def take(source: EventSource, rows: Tensor) -> Events:
+    """The events in these rows (m,) of a source, in this order; of a stream in one pass."""
+    if isinstance(source, Events):
+        return source[rows]
+    ordered, places = rows.sort()
+    parts: list[Events] = []
+    start = 0
+    for batch in source.batches(CHUNK):
+        ends = torch.tensor([start, start + len(batch)], dtype=ordered.dtype)
+        first, last = torch.searchsorted(ordered, ends).tolist()
+        parts.append(batch[ordered[first:last] - start])
+        start += len(batch)
+    return concatenate(parts)[places.argsort()]
+
+
+def evenly_spaced(source: EventSource, size: int) -> Events:
+    """At most ``size`` events of a source, evenly spaced, the first and the last among them."""
+    n = len(source)
+    return take(source, torch.linspace(0, n - 1, min(size, n), dtype=torch.float64).round().long())
 
 
 def concatenate(parts: list[Events]) -> Events:
