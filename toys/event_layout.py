@@ -16,6 +16,7 @@ from __future__ import annotations
 import os
 import uuid
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -150,7 +151,8 @@ def write_events(path: str | Path, events: EventSource | Iterable[Events], spec:
         reason = getattr(error, "strerror", None) or error
         raise InputError(f"cannot write {path}: {reason}; choose a writable folder with free space") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
     return path
 
 
