@@ -134,7 +134,7 @@ def test_parts_give_the_moments_of_all_events(first: int, second: int) -> None:
     mean = learn_in_one_pass(parts, (streamed, attrgetter("x")))
     torch.testing.assert_close(mean, events.weight.mean(), rtol=1e-13, atol=0)
     torch.testing.assert_close(streamed.mean, at_once.mean, rtol=1e-13, atol=1e-13)
-    # A width of 1e-3 around 7,000 keeps nine digits.
+    # A width of 1e-3 around 700 keeps nine digits.
     torch.testing.assert_close(streamed.std, at_once.std, rtol=1e-9, atol=0)
     share = events.weight.abs() / events.weight.abs().sum()
     known = (share @ (events.x - share @ events.x) ** 2).sqrt()
