@@ -77,11 +77,14 @@ class EventLayout:
         return sum(len(names) * self._dtype(field).itemsize for field, names in self.columns.items())
 
     def events(self, table: pa.Table, file: Path, first: int) -> Events:
-        """The events of a table, rows of ``file`` from ``first`` on; raises `InputError` naming file and column for what is no number."""
+        """The events of a table, rows of ``file`` from ``first`` on; raises `InputError` naming file and column for what is no number.
+
+        Matrices lie column by column, as in the file: who mixes events turns them anyway.
+        """
         values: dict[str, Any] = {field: self._values(table, field, file, first) for field in self.columns}
         events = Events(**values)
         try:
-            self.spec.parameters.check(events.theta)
+            self.spec.parameters.check(torch.stack([events.theta.amin(0), events.theta.amax(0)]))
         except InputError as error:
             raise InputError(f"event file {file}: rows {first} to {first + len(events) - 1}: {error}") from error
         return events
@@ -98,7 +101,7 @@ class EventLayout:
         if field == "label" and not (known := (stacked[0] >= 0) & (stacked[0] < len(self.spec.processes))).all():
             raise _refusal(file, names[0], f"an index below {len(self.spec.processes)}, of a process", "no such number", ~known, first)
         values = torch.from_numpy(stacked)
-        return values[0] if field in _VECTORS else values.T.contiguous()
+        return values[0] if field in _VECTORS else values.T
 
     def _without_nulls(self, column: pa.ChunkedArray, name: str, file: Path, first: int) -> pa.ChunkedArray:
         if not column.null_count:

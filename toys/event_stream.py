@@ -52,13 +52,12 @@ class EventStream:
         self.spec, self.memory_limit, self.workers = spec, memory_limit, workers
         self._layout, self._groups = open_files(self.paths, spec)
         self._left_out = torch.empty(0, dtype=torch.int64)
-        self._kept = [group.rows for group in self._groups]
-        self._length = sum(self._kept)
+        self._rows = sum(group.rows for group in self._groups)
         if not self.fits:
             self._check_groups()
 
     def __len__(self) -> int:
-        return self._length
+        return self._rows - len(self._left_out)
 
     @property
     def event_bytes(self) -> int:
@@ -67,24 +66,22 @@ class EventStream:
 
     @property
     def fits(self) -> bool:
-        """Whether all events may be in memory at once."""
-        return self.memory_limit is None or len(self) * self.event_bytes <= 2 * self.memory_limit // PARTS
+        """Whether all events of the files may be in memory at once."""
+        return self.memory_limit is None or self._rows * self.event_bytes <= 2 * self.memory_limit // PARTS
 
     @property
     def window(self) -> int:
         """Number of events that are shuffled together."""
-        return len(self) if self.memory_limit is None or self.fits else self.memory_limit // PARTS // self.event_bytes
+        return self._rows if self.memory_limit is None or self.fits else self.memory_limit // PARTS // self.event_bytes
 
     def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Events]:
         """Batches of ``size`` events (the last: what is left), in the order of the files, or shuffled if a generator is given."""
-        return in_batches(self._read_ahead(range(len(self._groups))) if generator is None else self._shuffled(size, generator), size)
+        return in_batches(self._in_order() if generator is None else self._shuffled(size, generator), size)
 
     def without(self, rows: Tensor) -> EventStream:
         """The same events but for some rows (m,) of the files, which are counted over all of them."""
         other = copy.copy(self)
         other._left_out = torch.cat([self._left_out, rows]).unique()
-        other._kept = [group.rows - len(other._left_out_of(group)) for group in self._groups]
-        other._length = sum(other._kept)
         return other
 
     def require_memory(self) -> None:
@@ -95,40 +92,58 @@ class EventStream:
                 f"of data.memory_limit ({self.memory_limit:,} bytes); choose one that streams (ratio_bce, spline_flow), or raise the limit"
             )
 
+    def _in_order(self) -> Iterator[Events]:
+        """The events of each row group."""
+        with closing(self._read_ahead(self._groups)) as parts:
+            for group, part in zip(self._groups, parts, strict=True):
+                kept = self._kept([group])
+                yield part if len(kept) == len(part) else part[kept]
+
     def _shuffled(self, size: int, generator: torch.Generator) -> Iterator[Events]:
         """Batches of at most ``size`` events, window by window."""
         count = len(self._groups)
-        order = list(range(count)) if self.fits else torch.randperm(count, generator=generator).tolist()
-        with closing(self._read_ahead(order)) as parts:
-            for groups, rows in self._windows(order):
-                window = _joined(islice(parts, groups), rows)
-                for chosen in torch.randperm(rows, generator=generator).split(size):
+        order = range(count) if self.fits else torch.randperm(count, generator=generator).tolist()
+        groups = [self._groups[place] for place in order]
+        with closing(self._read_ahead(groups)) as parts:
+            for mixed in self._windows(groups):
+                window, kept = _joined(islice(parts, len(mixed)), sum(group.rows for group in mixed)), self._kept(mixed)
+                for chosen in kept[torch.randperm(len(kept), generator=generator)].split(size):
                     yield window[chosen]
                 # Before the next one is read.
                 del window
 
-    def _windows(self, order: Sequence[int]) -> Iterator[tuple[int, int]]:
-        """Number of row groups, in this order, and of events in each window."""
-        largest, groups, rows = self.window, 0, 0
-        for place in order:
-            if groups and rows + self._kept[place] > largest:
-                yield groups, rows
-                groups, rows = 0, 0
-            groups, rows = groups + 1, rows + self._kept[place]
-        yield groups, rows
+    def _windows(self, groups: Sequence[RowGroup]) -> Iterator[list[RowGroup]]:
+        """As many row groups at a time as fit into a window; all, if all fit into memory."""
+        mixed: list[RowGroup] = []
+        rows = 0
+        for group in groups:
+            if mixed and rows + group.rows > self.window:
+                yield mixed
+                mixed, rows = [], 0
+            mixed.append(group)
+            rows += group.rows
+        yield mixed
 
-    def _read_ahead(self, order: Sequence[int]) -> Iterator[Events]:
-        """Events of the row groups in this order; threads read the next ones meanwhile."""
-        left = iter(order)
+    def _kept(self, groups: Sequence[RowGroup]) -> Tensor:
+        """Places of the events that are not left out among those of some row groups, one after the other."""
+        masks = [torch.ones(group.rows, dtype=torch.bool) for group in groups]
+        for group, mask in zip(groups, masks, strict=True):
+            first, last = torch.searchsorted(self._left_out, torch.tensor([group.start, group.start + group.rows])).tolist()
+            mask[self._left_out[first:last] - group.start] = False
+        return torch.cat(masks).nonzero().squeeze(1)
+
+    def _read_ahead(self, groups: Sequence[RowGroup]) -> Iterator[Events]:
+        """Events of row groups; threads read the next ones meanwhile."""
+        left = iter(groups)
         waiting: deque[Future[Events]] = deque()
         pool = ThreadPoolExecutor(self.workers, thread_name_prefix="read-ahead")
         try:
-            waiting.extend(pool.submit(self._read, self._groups[place]) for place in islice(left, self._ahead))
+            waiting.extend(pool.submit(self._read, group) for group in islice(left, self._ahead))
             while waiting:
                 waiting[0].result()
                 # No name is kept of what is handed over, so that it is freed once it has been used.
                 yield waiting.popleft().result()
-                waiting.extend(pool.submit(self._read, self._groups[place]) for place in islice(left, 1))
+                waiting.extend(pool.submit(self._read, group) for group in islice(left, 1))
         finally:
             pool.shutdown(cancel_futures=True)
 
@@ -141,18 +156,7 @@ class EventStream:
         return max(1, min(_MOST_AHEAD, self.memory_limit // PARTS // self.event_bytes // largest))
 
     def _read(self, group: RowGroup) -> Events:
-        events = self._layout.events(read_table(group, self._layout.types), group.path, group.first)
-        left_out = self._left_out_of(group)
-        if not len(left_out):
-            return events
-        kept = torch.ones(group.rows, dtype=torch.bool)
-        kept[left_out - group.start] = False
-        return events[kept]
-
-    def _left_out_of(self, group: RowGroup) -> Tensor:
-        ends = torch.tensor([group.start, group.start + group.rows])
-        first, last = torch.searchsorted(self._left_out, ends).tolist()
-        return self._left_out[first:last]
+        return self._layout.events(read_table(group, self._layout.types), group.path, group.first)
 
     def _check_groups(self) -> None:
         largest = max(self._groups, key=lambda group: group.rows)
