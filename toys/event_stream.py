@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import copy
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import fields
@@ -132,7 +132,7 @@ class EventStream:
             mask[self._left_out[first:last] - group.start] = False
         return torch.cat(masks).nonzero().squeeze(1)
 
-    def _read_ahead(self, groups: Sequence[RowGroup]) -> Iterator[Events]:
+    def _read_ahead(self, groups: Sequence[RowGroup]) -> Generator[Events, None, None]:
         """Events of row groups; threads read the next ones meanwhile."""
         left = iter(groups)
         waiting: deque[Future[Events]] = deque()

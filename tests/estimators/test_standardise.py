@@ -99,9 +99,8 @@ def test_support_map_holds_values_at_the_edges_and_marks_those_outside() -> None
 
 def weighted_events(n: int) -> Events:
     """Events of shifted, narrow, constant and partly missing columns, with weights of both signs."""
-    x = torch.randn(n, 4, generator=generator(), dtype=torch.float64) * torch.tensor([1.0, 1e-3, 0.0, 5.0]) + torch.tensor(
-        [0.0, 7e3, 3.0, 1.0]
-    )
+    width, place = torch.tensor([1.0, 1e-3, 0.0, 5.0]), torch.tensor([0.0, 7e2, 3.0, 1.0])
+    x = torch.randn(n, 4, generator=generator(), dtype=torch.float64) * width + place
     x[::3, 3] = -25.0
     weight = torch.rand(n, generator=generator(1), dtype=torch.float64) - 0.2
     return Events(x, torch.randn(n, 2, generator=generator(2), dtype=torch.float64), weight)
