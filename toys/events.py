@@ -11,8 +11,8 @@ from torch import Tensor
 
 from touchneedle.conf.errors import InputError
 
-# Events of a stream that are looked at together.
-CHUNK = 65_536
+# Events of a stream that are looked at together: few enough for what is computed of them to be small beside a row group.
+CHUNK = 2**14
 
 
 @dataclass(frozen=True)

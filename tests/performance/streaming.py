@@ -31,7 +31,7 @@ from touchneedle.toys.base import Events, Feature, Normal, Parameter, ParameterS
 from touchneedle.toys.event_layout import column_names, write_events
 from touchneedle.toys.event_stream import EventStream
 
-FEATURES, PARAMETERS, CHUNK, FILES = 28, 3, 2**17, 10
+FEATURES, PARAMETERS, CHUNK, FILES = 28, 3, 2**17, 40
 SPEC = ToySpec(
     name="linear_model",
     version="1",
@@ -56,7 +56,7 @@ def draw(n: int, seed: int) -> Iterator[Events]:
 
 
 def write(folder: Path, n: int) -> None:
-    """The events as ten files."""
+    """The events as files of equal size."""
     for k in range(FILES):
         write_events(folder / f"events_{k}.parquet", draw(n // FILES, k), SPEC)
 
