@@ -7,7 +7,7 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import lru_cache
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,7 @@ def _event_bytes(config: ExperimentConfig, toy: Toy) -> int:
     return 4 * toy.spec.x_dim + 8 * (toy.spec.theta_dim + 2 + gold)
 
 
-@lru_cache
+@cache
 def _digest(path: Path, size: int, changed: int) -> str:
     """Start of the SHA-256 of a file, read anew if its size or time of change is another."""
     with path.open("rb") as file:

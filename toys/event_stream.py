@@ -2,7 +2,8 @@
 
 Memory is counted in tenths of the limit (`PARTS`): at most one holds the window of events that are shuffled together, one the row groups
 that threads have read ahead, which take three times as much while they are decoded, and one is left to validation events. So
-events take half of the limit at most; the other half is for the program and its libraries (torch and Lightning: half a gigabyte).
+events take half of the limit at most; the other half is for the program and its libraries. These alone (torch, Lightning) take half a
+gigabyte: a limit below 1 GB cannot hold.
 
 Each epoch has its own order of row groups; as many as fill a window are mixed. A file that fits into two parts is one window, in the order
 that `Events` have: whether its events were read or are in memory makes no difference. Every event comes once an epoch, and nothing
@@ -16,10 +17,8 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import fields
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +26,7 @@ from torch import Tensor
 from touchneedle.conf.errors import InputError, SkipCell
 from touchneedle.toys.base import ToySpec
 from touchneedle.toys.event_groups import RowGroup, find_files, open_files, read_table
-from touchneedle.toys.events import Events, in_batches
+from touchneedle.toys.events import Events, empty_like, in_batches
 
 PARTS = 10
 # Row groups that wait to be used, however small they are.
@@ -170,14 +169,9 @@ class EventStream:
 
 def _joined(parts: Iterator[Events], rows: int) -> Events:
     """Parts as one `Events` of so many rows, without a second copy of all."""
-    columns: dict[str, Any] = {}
-    start = 0
-    for part in parts:
-        for field in fields(part):
-            value: Tensor | None = getattr(part, field.name)
-            if value is not None:
-                if field.name not in columns:
-                    columns[field.name] = value.new_empty((rows, *value.shape[1:]))
-                columns[field.name][start : start + len(part)] = value
+    first = next(parts)
+    whole, start = empty_like(first, rows), 0
+    for part in chain([first], parts):
+        whole.put(slice(start, start + len(part)), part)
         start += len(part)
-    return Events(**columns)
+    return whole

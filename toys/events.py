@@ -78,6 +78,13 @@ class Events:
         moved: dict[str, Any] = {f.name: None if (v := getattr(self, f.name)) is None else v.to(device) for f in fields(self)}
         return Events(**moved)
 
+    def put(self, index: Tensor | slice, events: Events) -> None:
+        """Write other events with the same columns in the chosen places."""
+        for field in fields(self):
+            column = getattr(self, field.name)
+            if column is not None:
+                column[index] = getattr(events, field.name)
+
     def with_weight(self, weight: Tensor) -> Events:
         """The same events with other weights."""
         return replace(self, weight=weight)
@@ -151,20 +158,32 @@ def take(source: EventSource, rows: Tensor) -> Events:
     if isinstance(source, Events):
         return source[rows]
     ordered, places = rows.sort()
-    parts: list[Events] = []
+    taken: Events | None = None
     start = 0
     for batch in source.batches(CHUNK):
+        # Filled in place: many small pieces that stay would leave holes in the memory between large ones that go.
+        taken = empty_like(batch, len(rows)) if taken is None else taken
         ends = torch.tensor([start, start + len(batch)], dtype=ordered.dtype)
         first, last = torch.searchsorted(ordered, ends).tolist()
-        parts.append(batch[ordered[first:last] - start])
+        taken.put(places[first:last], batch[ordered[first:last] - start])
         start += len(batch)
-    return concatenate(parts)[places.argsort()]
+    if taken is None:
+        raise InputError("events: expected some to take rows of; got none")
+    return taken
 
 
 def evenly_spaced(source: EventSource, size: int) -> Events:
     """At most ``size`` events of a source, evenly spaced, the first and the last among them."""
     n = len(source)
     return take(source, torch.linspace(0, n - 1, min(size, n), dtype=torch.float64).round().long())
+
+
+def empty_like(events: Events, n: int) -> Events:
+    """``n`` events with the columns of others, to be filled."""
+    columns: dict[str, Any] = {
+        f.name: None if (v := getattr(events, f.name)) is None else v.new_empty((n, *v.shape[1:])) for f in fields(events)
+    }
+    return Events(**columns)
 
 
 def concatenate(parts: list[Events]) -> Events:

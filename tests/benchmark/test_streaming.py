@@ -19,6 +19,7 @@ from touchneedle.benchmark.training_log import TrainingLog
 from touchneedle.benchmark.training_loop import run_stage
 from touchneedle.benchmark.training_plan import TrainingPlan
 from touchneedle.benchmark.training_split import split_events
+from touchneedle.conf import registry
 from touchneedle.conf.errors import InputError, SkipCell
 from touchneedle.estimators.base import Estimator, build_estimator
 from touchneedle.estimators.ensemble import Ensemble
@@ -36,12 +37,13 @@ METHODS = {
     "mixture_density": {"hidden_features": (8,), "components": 2},
     "posterior_flow": {"hidden": (8,), "components": 2},
 }
+SMALLER = {"flow_times_ratio": {"reference_events": 64}}
 
 
 def built(name: str, seed: int = 0) -> Estimator:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return build_estimator(name, TOY.spec, **METHODS.get(name, {}))
+        return build_estimator(name, TOY.spec, **METHODS.get(name, SMALLER.get(name, {})))
 
 
 @pytest.fixture(scope="module")
@@ -140,6 +142,33 @@ def test_stacked_members_train_on_a_stream_as_they_do_alone(file: Path) -> None:
     for one, other in zip(*weights, strict=True):
         for key in one:
             torch.testing.assert_close(one[key], other[key], rtol=1e-3, atol=1e-4)
+
+
+# Every method.
+
+
+@pytest.mark.parametrize("name", sorted(registry.ESTIMATOR_TABLE))
+def test_methods_learn_the_same_from_a_stream_or_say_that_they_cannot(name: str, events: Events, file: Path) -> None:
+    if getattr(registry.estimators.load(name), "needs_truth", False):
+        pytest.skip("a control knows the toy")
+    estimator, known = built(name), built(name)
+    refused = refusal(estimator, limited(file, 200))
+    if refused:
+        assert name not in METHODS
+        assert refused.startswith("this method needs all training events in memory")
+        return
+    known.prepare(events)
+    for key, value in state(known).items():
+        torch.testing.assert_close(estimator.state_dict()[key], value, equal_nan=True)
+
+
+def refusal(estimator: Estimator, source: EventSource) -> str:
+    """Why an estimator does not learn from a source; empty if it does."""
+    try:
+        estimator.prepare(source)
+    except SkipCell as error:
+        return str(error)
+    return ""
 
 
 # What needs all events.
