@@ -29,8 +29,12 @@ def extrapolation_allowed() -> Iterator[None]:
 
 def range_of(source: EventSource) -> Tensor:
     """Lowest and highest theta of training events (2, p)."""
-    ends = [torch.stack([events.theta.amin(0), events.theta.amax(0)]) for events in in_chunks(source)]
-    return torch.stack([torch.stack([low for low, _ in ends]).amin(0), torch.stack([high for _, high in ends]).amax(0)])
+    chunks = in_chunks(source)
+    first = next(chunks).theta
+    low, high = first.amin(0), first.amax(0)
+    for events in chunks:
+        low, high = torch.minimum(low, events.theta.amin(0)), torch.maximum(high, events.theta.amax(0))
+    return torch.stack([low, high])
 
 
 def outside_range(theta: Tensor, trained: Tensor, names: Sequence[str]) -> list[str]:

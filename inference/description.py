@@ -90,26 +90,28 @@ def _find(table: Registry, estimator: Estimator) -> Entry | None:
 
 def _training(estimator: Estimator, source: EventSource) -> Training:
     digest = hashlib.sha256()
-    theta: list[Tensor] = []
-    x: list[Tensor] = []
+    theta = x = torch.empty(0)
     for events in in_chunks(source):
         for column in (events.x, events.theta, events.weight):
             digest.update(column.double().cpu().numpy().tobytes())
-        theta += [events.theta.amin(0), events.theta.amax(0)]
-        x += [events.x.amin(0), events.x.amax(0)]
+        theta, x = _widened(theta, events.theta), _widened(x, events.x)
     names = [feature.name for feature in estimator.spec.features]
     return Training(
         events=len(source),
         sha256=digest.hexdigest(),
-        range=_span(estimator.spec.parameters.names, torch.stack(theta)),
-        feature_range=_span(names, torch.stack(x)),
+        range=_span(estimator.spec.parameters.names, theta),
+        feature_range=_span(names, x),
     )
 
 
-def _span(names: Sequence[str], values: Tensor) -> dict[str, tuple[float, float]]:
-    """Lowest and highest value of each column."""
-    ends = torch.stack([values.amin(0), values.amax(0)], 1).double().tolist()
-    return {name: (low, high) for name, (low, high) in zip(names, ends, strict=True)}
+def _widened(ends: Tensor, values: Tensor) -> Tensor:
+    """Lowest and highest of each column (2, k) among earlier ends (2, k), if there are any, and values (n, k)."""
+    found = torch.stack([values.amin(0), values.amax(0)])
+    return torch.stack([torch.minimum(ends[0], found[0]), torch.maximum(ends[1], found[1])]) if len(ends) else found
+
+
+def _span(names: Sequence[str], ends: Tensor) -> dict[str, tuple[float, float]]:
+    return {name: (low, high) for name, (low, high) in zip(names, ends.T.double().tolist(), strict=True)}
 
 
 def _installed(package: str) -> bool:

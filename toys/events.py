@@ -180,10 +180,9 @@ def evenly_spaced(source: EventSource, size: int) -> Events:
 
 def empty_like(events: Events, n: int) -> Events:
     """``n`` events with the columns of others, to be filled."""
-    columns: dict[str, Any] = {
-        f.name: None if (v := getattr(events, f.name)) is None else v.new_empty((n, *v.shape[1:])) for f in fields(events)
-    }
-    return Events(**columns)
+    columns = {field.name: getattr(events, field.name) for field in fields(events)}
+    empty: dict[str, Any] = {name: None if value is None else value.new_empty((n, *value.shape[1:])) for name, value in columns.items()}
+    return Events(**empty)
 
 
 def concatenate(parts: list[Events]) -> Events:

@@ -56,9 +56,11 @@ def draw(n: int, seed: int) -> Iterator[Events]:
 
 
 def write(folder: Path, n: int) -> None:
-    """The events as files of equal size."""
+    """The events as files of equal size; those that are there already are kept."""
     for k in range(FILES):
-        write_events(folder / f"events_{k}.parquet", draw(n // FILES, k), SPEC)
+        path = folder / f"events_{k}.parquet"
+        if not path.exists():
+            write_events(path, draw(n // FILES, k), SPEC)
 
 
 def open_stream(folder: Path, limit: int, workers: int, files: int = FILES) -> EventStream:
@@ -142,7 +144,6 @@ def in_fresh_process(folder: Path, limit: int, workers: int) -> dict[str, Any]:
 def measure(folder: Path, limit: int, workers: int, gigabytes: float) -> dict[str, Any]:
     """All of it; the files are removed at the end."""
     n = int(gigabytes * 1e9 / (4 * FEATURES + 8 * (PARAMETERS + 1))) // FILES * FILES
-    start = time.perf_counter()
     try:
         write(folder, n)
         stream = open_stream(folder, limit, workers)
@@ -151,7 +152,6 @@ def measure(folder: Path, limit: int, workers: int, gigabytes: float) -> dict[st
             "event_bytes": stream.event_bytes,
             "bytes": len(stream) * stream.event_bytes,
             "file_bytes": sum(path.stat().st_size for path in stream.paths),
-            "write_seconds": time.perf_counter() - start,
             "memory_limit": limit,
             "workers": workers,
             "training": in_fresh_process(folder, limit, workers),
