@@ -138,7 +138,7 @@ def write_events(path: str | Path, events: EventSource | Iterable[Events], spec:
 
     Args:
         path: the file; one that is there is replaced.
-        events: a source, or parts that are written one after the other, so that memory is that of one part.
+        events: a source, or parts that are written one after the other, so that memory is that of one part; ``base`` is left out.
         row_group: events that are read at a time; many row groups should fit into a tenth of ``data.memory_limit``.
 
     Raises `InputError` for no events, or a file that cannot be written.
