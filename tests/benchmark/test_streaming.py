@@ -13,6 +13,7 @@ from torch import Tensor
 
 from touchneedle.benchmark.config import EnsembleConfig, OptimizerConfig, TrainerConfig
 from touchneedle.benchmark.data import make_events
+from touchneedle.benchmark.drawn_events import DrawnEvents
 from touchneedle.benchmark.members import OneMember
 from touchneedle.benchmark.train import train, train_ensemble
 from touchneedle.benchmark.training_log import TrainingLog
@@ -196,22 +197,18 @@ SCRIPT = """
 import sys
 import torch
 from touchneedle.benchmark.config import OptimizerConfig, TrainerConfig
-from touchneedle.benchmark.drawn_events import DrawnEvents
 from touchneedle.benchmark.train import train
 from touchneedle.estimators.base import build_estimator
 from touchneedle.toys.base import build_toy
-from touchneedle.toys.event_layout import write_events
 from touchneedle.toys.event_stream import EventStream
 
 torch.set_num_threads(1)
 toy = build_toy("gaussian_mixture", dim=16)
-path, limit, n = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
-write_events(path, DrawnEvents(toy, n, "prior", 0), toy.spec, 2**16)
-stream = EventStream(path, toy.spec, limit)
+stream = EventStream(sys.argv[1], toy.spec, int(sys.argv[2]))
 assert not stream.fits
 trainer = TrainerConfig(max_epochs=1, batch_size=2**14, validation_fraction=0.05, progress=False, accelerator="cpu")
 train(build_estimator("ratio_bce", toy.spec, hidden=(8,)), stream, trainer, OptimizerConfig(), 0)
-print(n * stream.event_bytes)
+print(len(stream) * stream.event_bytes)
 with open("/proc/self/status") as status:
     print(next(line.split()[1] for line in status if line.startswith("VmHWM")))
 """
@@ -220,8 +217,9 @@ with open("/proc/self/status") as status:
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of resident memory is read from /proc")
 def test_the_limit_holds_for_a_file_beyond_it(tmp_path: Path) -> None:
-    limit = 10**9
-    words = [sys.executable, "-c", SCRIPT, str(tmp_path / "events.parquet"), str(limit), "10000000"]
+    limit, toy = 10**9, build_toy("gaussian_mixture", dim=16)
+    path = write_events(tmp_path / "events.parquet", DrawnEvents(toy, 10**7, "prior", 0), toy.spec, 2**16)  # type: ignore[arg-type]
+    words = [sys.executable, "-c", SCRIPT, str(path), str(limit)]
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT / ".typing", check=False)
     assert done.returncode == 0, done.stderr[-2_000:]
     size, peak = map(int, done.stdout.split())
