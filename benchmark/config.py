@@ -7,7 +7,18 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PlainValidator, PositiveFloat, PositiveInt
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ByteSize,
+    Field,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PlainValidator,
+    PositiveFloat,
+    PositiveInt,
+    TypeAdapter,
+)
 
 from touchneedle.benchmark.search_space import Span, read_span
 from touchneedle.conf import registry
@@ -22,7 +33,18 @@ def _enough_networks(value: int) -> int:
     return value
 
 
+def _bytes(value: object) -> int:
+    try:
+        size = int(TypeAdapter(ByteSize).validate_python(value))
+    except ValueError:
+        size = 0
+    if size <= 0:
+        raise ValueError("expected a size such as 2GB or 500MiB")
+    return size
+
+
 MIN_NETWORKS = 10
+MemoryLimit = Annotated[int, BeforeValidator(_bytes)]
 Retrain = Annotated[int, Field(ge=0), AfterValidator(_enough_networks)]
 
 
@@ -163,6 +185,23 @@ class TrackingConfig:
 
 
 @dataclass
+class DataConfig:
+    """Training events beyond memory.
+
+    Attributes:
+        memory_limit: resident memory that a training may take, such as 2GB; none by default. Events that would take more than a
+            fifth of it are streamed; only then does it enter the run's identity.
+        workers: threads that read a stream ahead of the training; they do not enter the run's identity.
+        training: file or pattern of files (see `touchneedle.toys.event_layout`) whose events are trained on, all of them, in place of
+            the toy's own; "" for none.
+    """
+
+    memory_limit: MemoryLimit | None = None
+    workers: PositiveInt = 2
+    training: str = ""
+
+
+@dataclass
 class ExperimentConfig:
     """One cell of a sweep: everything that ``run_experiment`` needs."""
 
@@ -176,6 +215,7 @@ class ExperimentConfig:
     ensemble: EnsembleConfig = field(default_factory=EnsembleConfig)
     tuning: TuningConfig = field(default_factory=TuningConfig)
     tracking: TrackingConfig = field(default_factory=TrackingConfig)
+    data: DataConfig = field(default_factory=DataConfig)
     seed: int = 0
     results: str = "results/local"
     plugins: list[str] = field(default_factory=list)

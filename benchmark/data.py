@@ -28,7 +28,11 @@ def make_events(toy: Toy, n_train: int, design: str, seed: int) -> Events:
 
     Derived from (seed, "data", toy, budget, design): every estimator sees the same events.
     """
-    generator = derive_generator(seed, "data", toy.spec.name, toy.spec.version, n_train, design)
+    return draw_events(toy, n_train, design, derive_generator(seed, "data", toy.spec.name, toy.spec.version, n_train, design))
+
+
+def draw_events(toy: Toy, n_train: int, design: str, generator: torch.Generator) -> Events:
+    """The same from any generator."""
     if isinstance(toy, FiniteToy):
         return _finite_events(toy, n_train, design, generator)
     if not isinstance(toy, SimulatedToy):

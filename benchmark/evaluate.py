@@ -18,7 +18,7 @@ from touchneedle.benchmark.metrics.scores import MetricInfo, Scores
 from touchneedle.benchmark.metrics.slices import slice_rows
 from touchneedle.estimators.base import Estimator
 from touchneedle.estimators.trained_range import extrapolation_allowed
-from touchneedle.toys.base import Events, Toy
+from touchneedle.toys.base import EventSource, Toy
 
 TIMING_REPEATS = 5
 FAMILIES: dict[str, Callable[[EvaluationContext], Scores]] = {
@@ -36,7 +36,7 @@ def evaluate(
     config: EvaluationConfig,
     seed: int,
     retrain: Callable[[int], Estimator] | None = None,
-    training: Callable[[], Events] | None = None,
+    training: Callable[[], EventSource] | None = None,
 ) -> Scores:
     """Score a trained estimator in float64 on test events derived from ``seed`` (the same for every estimator).
 

@@ -10,18 +10,18 @@ import torch
 from torch import Tensor
 
 from touchneedle.benchmark.config import ExperimentConfig
-from touchneedle.benchmark.data import make_events
 from touchneedle.benchmark.identity import identify
 from touchneedle.benchmark.records import read_record, record_path
 from touchneedle.benchmark.seeding import derive_seed
 from touchneedle.benchmark.store import clear_unfinished_fit, load_fit, load_weights, save_fit
 from touchneedle.benchmark.tracking import follow
 from touchneedle.benchmark.training_log import TrainingLog
+from touchneedle.benchmark.training_source import shufflable, training_events
 from touchneedle.conf import registry
 from touchneedle.conf.errors import InputError, SkipCell
 from touchneedle.estimators.base import Estimator, build_estimator
 from touchneedle.estimators.ensemble import Ensemble
-from touchneedle.toys.base import Events, Toy
+from touchneedle.toys.base import EventSource, Toy
 
 
 def fitted(config: ExperimentConfig, toy: Toy, fit_id: str) -> tuple[Estimator, TrainingLog]:
@@ -36,7 +36,8 @@ def fitted(config: ExperimentConfig, toy: Toy, fit_id: str) -> tuple[Estimator, 
         raise SkipCell(f"estimator {config.estimator.name} uses design {' or '.join(sorted(estimator.designs))}; got {config.design}")
     log = load_fit(results, fit_id, estimator)
     if log is None:
-        log = _train_members(estimator, training_events(config, toy), config, fit_id)
+        with shufflable(training_events(config, toy), config, fit_id) as source:
+            log = _train_members(estimator, source, config, fit_id)
         save_fit(results, fit_id, estimator, log)
     return estimator, log
 
@@ -47,11 +48,6 @@ def restored(config: ExperimentConfig, toy: Toy, fit_id: str) -> Estimator:
     if load_fit(Path(config.results), fit_id, estimator) is None:
         raise InputError(f"no weights under {config.results}/fits/{fit_id}; run that cell again")
     return estimator
-
-
-def training_events(config: ExperimentConfig, toy: Toy) -> Events:
-    """The events that a cell trains on; the same whenever they are asked for."""
-    return make_events(toy, config.budget.n_train, config.design, config.seed)
 
 
 @dataclass
@@ -66,7 +62,9 @@ class Retraining:
     logs: list[TrainingLog] = field(default_factory=list)
 
     def __call__(self, k: int) -> Estimator:
-        """Network k."""
+        """Network k; raises `SkipCell` if the training events are given, so that there is no other set of them."""
+        if self.config.data.training:
+            raise SkipCell("evaluation.retrain needs an event set for each network; data.training gives one: set evaluation.retrain=0")
         config = replace(self.config, seed=derive_seed(self.config.seed, "retrain", k))
         estimator, log = fitted(config, self.toy, identify(config)[0])
         self.logs.append(log)
@@ -103,15 +101,15 @@ def _build_one(config: ExperimentConfig, toy: Toy, seed: int) -> Estimator:
         return build_estimator(config.estimator.name, toy.spec, truth=toy, **config.estimator.params)
 
 
-def _train_members(estimator: Estimator, events: Events, config: ExperimentConfig, fit_id: str) -> TrainingLog:
+def _train_members(estimator: Estimator, source: EventSource, config: ExperimentConfig, fit_id: str) -> TrainingLog:
     # Lightning takes seconds to import: only where something trains.
     from touchneedle.benchmark.train import train, train_ensemble
 
     seed, start = fit_seed(config), start_of(config)
     with follow(config.tracking, Path(config.results), fit_id) as follower:
         if isinstance(estimator, Ensemble):
-            return train_ensemble(estimator, events, config.trainer, config.optimizer, config.ensemble, seed, start, follower)
-        return train(estimator, events, config.trainer, config.optimizer, seed, start, follower)
+            return train_ensemble(estimator, source, config.trainer, config.optimizer, config.ensemble, seed, start, follower)
+        return train(estimator, source, config.trainer, config.optimizer, seed, start, follower)
 
 
 def start_of(config: ExperimentConfig) -> dict[str, Tensor] | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 from touchneedle.benchmark.config import ExperimentConfig, TuningConfig
 from touchneedle.benchmark.store import hash_identity
+from touchneedle.benchmark.training_source import data_identity
 from touchneedle.conf import registry
 from touchneedle.toys.base import build_toy
 
@@ -26,7 +27,7 @@ def identify(config: ExperimentConfig) -> tuple[str, str]:
         "version": TRAINING_VERSION,
         "toy": [config.toy.name, toy.spec.version, _toy_options(toy_class, config)],
         "estimator": [config.estimator.name, estimator_class.version, _origin(config), asdict(options)],
-        "budget": config.budget.n_train,
+        "budget": None if config.data.training else config.budget.n_train,
         "design": config.design,
         "trainer": _identity(asdict(config.trainer)),
         "optimizer": asdict(config.optimizer),
@@ -35,6 +36,9 @@ def identify(config: ExperimentConfig) -> tuple[str, str]:
     }
     if config.tuning.trials:
         training["tuning"] = _search(config.tuning)
+    given = data_identity(config, toy)
+    if given:
+        training["data"] = given
     fit_id = hash_identity(training)
     return fit_id, hash_identity({"fit": fit_id, "evaluation": _identity(asdict(config.evaluation)), "metrics": METRICS_VERSION})
 

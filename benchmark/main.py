@@ -68,7 +68,8 @@ def run(
       touchneedle run -m sweep=smoke launcher=joblib launcher.n_jobs=2
 
     Groups: toy, estimator, budget (tiny, small, medium, large), design, evaluation (quick, standard, full),
-    trainer, optimizer, ensemble, tuning (small, optuna), launcher, sweep. Plain keys: seed, results.
+    trainer, optimizer, ensemble, tuning (small, optuna), launcher, sweep. Plain keys: seed, results, data.memory_limit,
+    data.workers, data.training (files of training events).
     """
     from touchneedle.benchmark.plan import make_plan
 

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from touchneedle.estimators.base import Estimator, Stage
-from touchneedle.toys.base import Events
+from touchneedle.toys.base import Events, EventSource, collect
 
 _PROBED_EVENTS = 16
 
@@ -151,12 +151,13 @@ class _LossOf(nn.Module):
         return self.estimator.loss(events, generator)
 
 
-def can_stack(members: Sequence[Estimator], events: Events) -> bool:
+def can_stack(members: Sequence[Estimator], source: EventSource) -> bool:
     """Whether prepared members can be trained in one pass: equal shapes, and a loss without control flow that reads data."""
     shapes = [{name: tensor.shape for name, tensor in member.state_dict().items()} for member in members]
     if any(other != shapes[0] for other in shapes):
         return False
     stages = [member.stages() for member in members]
+    events = source if isinstance(source, Events) else collect(source, _PROBED_EVENTS)
     try:
         for place in range(len(stages[0])):
             with members_frozen_but(members, [stage[place] for stage in stages]):

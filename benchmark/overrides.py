@@ -18,7 +18,7 @@ COMPONENT_GROUPS = ("toy", "estimator")
 GROUPS = (
     "toy", "estimator", "budget", "design", "evaluation", "trainer", "optimizer", "ensemble", "tuning", "tracking", "launcher", "sweep",
 )  # fmt: skip
-PLAIN_KEYS = ("seed", "results")
+PLAIN_KEYS = ("seed", "results", "data.memory_limit", "data.workers", "data.training")
 # These say how to launch, not what to run.
 LAUNCH_KEYS = ("launcher", "hydra")
 

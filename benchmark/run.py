@@ -22,7 +22,7 @@ import torch
 from touchneedle.benchmark.config import EvaluationConfig, ExperimentConfig, config_to_dict, parse_config
 from touchneedle.benchmark.environment import describe_environment, device_of
 from touchneedle.benchmark.evaluate import evaluate
-from touchneedle.benchmark.fitted import Retraining, fit_seed, fitted, training_events
+from touchneedle.benchmark.fitted import Retraining, fit_seed, fitted
 from touchneedle.benchmark.identity import identify
 from touchneedle.benchmark.metrics.curves import curve_row
 from touchneedle.benchmark.metrics.scores import Row, Scores
@@ -40,6 +40,7 @@ from touchneedle.benchmark.records import (
 from touchneedle.benchmark.seeding import derive_seed
 from touchneedle.benchmark.store import CURVE_COLUMNS, clear_leftovers, hash_identity, hold_cell, write_table
 from touchneedle.benchmark.training_log import TrainingLog
+from touchneedle.benchmark.training_source import training_events, with_budget_of_files
 from touchneedle.conf import registry
 from touchneedle.conf.errors import InputError, SkipCell
 from touchneedle.estimators.base import Estimator
@@ -59,6 +60,7 @@ def run_experiment(config: ExperimentConfig, *, force: bool = False, wait: bool 
     load_plugins(config)
     results = Path(config.results)
     try:
+        config = with_budget_of_files(config)
         fit_id, run_id = identify(config)
     except InputError as error:
         return _record_failure(config, error)

@@ -1,4 +1,4 @@
-"""Training of one estimator or of an ensemble: the split of the events, the stages, the log.
+"""Training of one estimator or of an ensemble: its stages, one after the other, and the log.
 
 A method without stages is fitted in ``prepare`` alone.
 """
@@ -19,11 +19,12 @@ from touchneedle.benchmark.seeding import derive_generator
 from touchneedle.benchmark.training_log import TrainingLog
 from touchneedle.benchmark.training_loop import NOT_BY_ELEMENT, run_stage
 from touchneedle.benchmark.training_plan import Follower, Start, TrainingPlan
-from touchneedle.conf.errors import InputError, SkipCell
+from touchneedle.benchmark.training_split import TrainingSplit, split_events
+from touchneedle.conf.errors import SkipCell
 from touchneedle.estimators.base import Estimator, Stage
 from touchneedle.estimators.ensemble import Ensemble
 from touchneedle.estimators.pretraining import start_from
-from touchneedle.toys.base import Events, EventSource, collect
+from touchneedle.toys.base import Events, EventSource
 
 
 def train(
@@ -37,6 +38,8 @@ def train(
 ) -> TrainingLog:
     """Train ``estimator`` in place on a source of events and return the log.
 
+    An `EventStream` that does not fit into its memory limit is read anew in every epoch.
+
     Args:
         seed: derives shuffling and the randomness of the loss; initial weights come with the estimator.
         start: weights of another training to begin with.
@@ -44,10 +47,13 @@ def train(
 
     Raises:
         NonFiniteLoss: with the stage, epoch and step.
-        SkipCell: if a stage has no events.
+        SkipCell: if a stage has no events, or the method cannot learn from events that do not fit into memory.
     """
-    events = _checked(source)
-    return _train_alone(estimator, events, events.weight, TrainingPlan(trainer, optimizer, seed, start, follower))
+    begun = time.perf_counter()
+    split = split_events(source, trainer.validation_fraction)
+    log = _train_alone(estimator, split, TrainingPlan(trainer, optimizer, seed, start, follower))
+    log.seconds = time.perf_counter() - begun
+    return log
 
 
 def train_ensemble(
@@ -66,73 +72,80 @@ def train_ensemble(
     their initial weights, or their Poisson(1) weights (bootstrap; validation events keep their own). In one stacked
     pass where the method and the optimiser allow it (see `members`), else one after the other, with equal results.
     """
-    events = _checked(source)
-    members = estimator.estimators
-    weights = [_resampled(events.weight, ensemble, seed, k) for k in range(len(members))]
-    train_all = _stacked if _together(ensemble, trainer) else _one_by_one
-    log = train_all(members, events, weights, TrainingPlan(trainer, optimizer, seed, start, follower))
     begun = time.perf_counter()
+    split = split_events(source, trainer.validation_fraction)
+    members = estimator.estimators
+    splits = [_resampled(split, ensemble, seed, k) for k in range(len(members))]
+    train_all = _stacked if _together(ensemble, trainer) else _one_by_one
+    log = train_all(members, splits, TrainingPlan(trainer, optimizer, seed, start, follower))
     estimator.eval()
-    estimator.finish(_split(events, trainer.validation_fraction)[1])
-    log.seconds += time.perf_counter() - begun
+    estimator.finish(split.validation)
+    log.seconds = time.perf_counter() - begun
     return log
 
 
 def held_out(source: EventSource, trainer: TrainerConfig) -> Events:
     """The events of a source that training keeps for validation, in random order."""
-    return _split(_checked(source), trainer.validation_fraction)[1]
+    return split_events(source, trainer.validation_fraction).validation
 
 
-def _stacked(members: Sequence[Estimator], events: Events, weights: Sequence[Tensor], plan: TrainingPlan) -> TrainingLog:
+def _stacked(members: Sequence[Estimator], splits: Sequence[TrainingSplit], plan: TrainingPlan) -> TrainingLog:
     """All members in one pass, if the method and the optimiser allow it."""
-    begun = time.perf_counter()
-    training, validation = _split(events, plan.trainer.validation_fraction)
-    kept = _split_rows(len(events), plan.trainer.validation_fraction)[0]
-    for member, weight in zip(members, weights, strict=True):
-        _prepare(member, training.with_weight(weight[kept]) if member.stages() else events.with_weight(weight), plan.start)
-    if plan.optimizer.name in NOT_BY_ELEMENT or not can_stack(members, training):
-        return _one_by_one(members, events, weights, plan)
-    own = None if all(weight is events.weight for weight in weights) else torch.stack(list(weights))[:, kept]
+    for member, split in zip(members, splits, strict=True):
+        _prepare(member, split, plan.start)
+    first = splits[0]
+    if plan.optimizer.name in NOT_BY_ELEMENT or not can_stack(members, first.training):
+        return _one_by_one(members, splits, plan)
     log = TrainingLog()
-    _check_stages(members[0].stages(), training, validation)
+    first.check(members[0].stages())
+    own = _own_weights(splits)
     for stages in zip(*(member.stages() for member in members), strict=True):
-        chosen = own if own is None or stages[0].event_filter is None else own[:, stages[0].event_filter(training)]
         with members_frozen_but(members, stages):
-            run_stage(StackedMembers(members, stages, chosen), stages[0], training, validation, plan, log)
-    return _finished(members, validation, log, begun)
+            trainee = StackedMembers(members, stages, _chosen(own, stages[0], first))
+            run_stage(trainee, stages[0].name, *first.of(stages[0]), plan, log)
+    return _finished(members, first.validation, log)
 
 
-def _one_by_one(members: Sequence[Estimator], events: Events, weights: Sequence[Tensor], plan: TrainingPlan) -> TrainingLog:
+def _own_weights(splits: Sequence[TrainingSplit]) -> Tensor | None:
+    """Weights of the training events of each member (K, n); None if they are the same."""
+    if all(split is splits[0] for split in splits):
+        return None
+    return torch.stack([split.training.weight for split in splits if isinstance(split.training, Events)])
+
+
+def _chosen(weights: Tensor | None, stage: Stage, split: TrainingSplit) -> Tensor | None:
+    """Those of the events that a stage uses."""
+    if weights is None or stage.event_filter is None or not isinstance(split.training, Events):
+        return weights
+    return weights[:, stage.event_filter(split.training)]
+
+
+def _one_by_one(members: Sequence[Estimator], splits: Sequence[TrainingSplit], plan: TrainingPlan) -> TrainingLog:
     plans = [plan] + [replace(plan, follower=None)] * (len(members) - 1)
-    logs = [_train_alone(member, events, weight, own) for member, weight, own in zip(members, weights, plans, strict=True)]
-    return replace(logs[0], seconds=sum(log.seconds for log in logs))
+    logs = [_train_alone(*each) for each in zip(members, splits, plans, strict=True)]
+    return logs[0]
 
 
-def _train_alone(estimator: Estimator, events: Events, weight: Tensor, plan: TrainingPlan) -> TrainingLog:
-    """Train on events with weights (n,) of this estimator's own; validation events keep theirs."""
+def _train_alone(estimator: Estimator, split: TrainingSplit, plan: TrainingPlan) -> TrainingLog:
     log = TrainingLog()
-    begun = time.perf_counter()
-    own = events.with_weight(weight)
-    training, validation = _split(own, plan.trainer.validation_fraction)[0], _split(events, plan.trainer.validation_fraction)[1]
-    _prepare(estimator, training if estimator.stages() else own, plan.start)
-    _check_stages(estimator.stages(), training, validation)
+    _prepare(estimator, split, plan.start)
+    split.check(estimator.stages())
     for stage in estimator.stages():
         with members_frozen_but([estimator], [stage]):
-            run_stage(OneMember(estimator, stage), stage, training, validation, plan, log)
-    return _finished([estimator], validation, log, begun)
+            run_stage(OneMember(estimator, stage), stage.name, *split.of(stage), plan, log)
+    return _finished([estimator], split.validation, log)
 
 
-def _prepare(estimator: Estimator, events: Events, start: Start) -> None:
-    estimator.prepare(events)
+def _prepare(estimator: Estimator, split: TrainingSplit, start: Start) -> None:
+    estimator.prepare(split.training if estimator.stages() else split.every)
     if start is not None:
         start_from(estimator, start)
 
 
-def _finished(members: Sequence[Estimator], validation: Events, log: TrainingLog, begun: float) -> TrainingLog:
+def _finished(members: Sequence[Estimator], validation: Events, log: TrainingLog) -> TrainingLog:
     for member in members:
         member.eval()
         member.finish(validation)
-    log.seconds = time.perf_counter() - begun
     return log
 
 
@@ -141,37 +154,11 @@ def _together(ensemble: EnsembleConfig, trainer: TrainerConfig) -> bool:
     return ensemble.stacked == "yes" or (ensemble.stacked == "auto" and device_of(trainer).type == "cuda")
 
 
-def _resampled(weight: Tensor, ensemble: EnsembleConfig, seed: int, member: int) -> Tensor:
+def _resampled(split: TrainingSplit, ensemble: EnsembleConfig, seed: int, member: int) -> TrainingSplit:
     if ensemble.resample == "seed":
-        return weight
+        return split
+    if not isinstance(split.every, Events):
+        raise SkipCell("ensemble.resample=bootstrap needs the training events in memory; choose seed, or raise data.memory_limit")
+    weight = split.every.weight
     generator = derive_generator(seed, "bootstrap", member)
-    return weight * torch.poisson(torch.ones_like(weight), generator=generator)
-
-
-def _checked(source: EventSource) -> Events:
-    events = collect(source)
-    if not bool(torch.isfinite(events.weight).all()) or float(events.weight.abs().sum()) == 0:
-        raise InputError("training events: expected finite weights that are not all zero")
-    return events
-
-
-def _split(events: Events, fraction: float) -> tuple[Events, Events]:
-    training, validation = _split_rows(len(events), fraction)
-    return events[training], events[validation]
-
-
-def _split_rows(n: int, fraction: float) -> tuple[Tensor, Tensor]:
-    """The same validation split for every estimator of a cell's events: it depends on the events' number alone."""
-    n_validation = max(1, round(fraction * n))
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(n))
-    return order[n_validation:], order[:n_validation]
-
-
-def _check_stages(stages: tuple[Stage, ...], training: Events, validation: Events) -> None:
-    """Before the first one is trained: without validation events the weights of a random epoch would be kept."""
-    for stage in stages:
-        sizes = len(stage.select(training)), len(stage.select(validation))
-        if not all(sizes):
-            raise SkipCell(
-                f"stage {stage.name}: expected events of its own; got {sizes[0]} for training, {sizes[1]} for validation: raise the budget"
-            )
+    return split.with_weight(weight * torch.poisson(torch.ones_like(weight), generator=generator))

@@ -1,7 +1,7 @@
 """The training loop of one stage: the only importer of Lightning beside its loggers in `tracking`.
 
-Events stay in memory and are batched by index (a DataLoader over single events costs several times
-more per step). The weights of the best validation loss are kept.
+Events in memory stay there and are batched by index (a DataLoader over single events costs several times
+more per step); streamed ones come in batches. The weights of the best validation loss are kept.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import math
 import sys
 import warnings
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
@@ -22,11 +22,11 @@ from torch.utils.data import DataLoader, IterableDataset
 from touchneedle.benchmark.config import TrainerConfig
 from touchneedle.benchmark.energy_conserving import EnergyConserving
 from touchneedle.benchmark.members import Trainee
+from touchneedle.benchmark.stream_batches import StreamBatches
 from touchneedle.benchmark.training_log import TrainingLog
 from touchneedle.benchmark.training_plan import TrainingPlan
 from touchneedle.conf.errors import InputError
-from touchneedle.estimators.base import Stage
-from touchneedle.toys.base import Events
+from touchneedle.toys.base import Events, EventSource
 
 VALIDATION_BATCH = 8_192
 OPTIMIZERS: dict[str, Any] = {
@@ -46,21 +46,20 @@ class NonFiniteLoss(InputError):
 
 def run_stage(
     trainee: Trainee,
-    stage: Stage,
-    training: Events,
+    stage: str,
+    training: EventSource,
     validation: Events,
     plan: TrainingPlan,
     log: TrainingLog,
 ) -> None:
     """Train one stage in place and add its losses to the log; raises `NonFiniteLoss` with the stage, epoch and step."""
-    training, validation = stage.select(training), stage.select(validation)
-    module = _StageModule(trainee, stage.name, training, validation, plan, first_epoch=len(log.stages))
+    module = _StageModule(trainee, stage, training, validation, plan, first_epoch=len(log.stages))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
         logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
         _lightning_trainer(plan.trainer).fit(module, module.batches(), module.validation_batches())
     trainee.restore(module.selection.best)
-    log.stages += [stage.name] * len(module.train_losses)
+    log.stages += [stage] * len(module.train_losses)
     log.train_loss += module.train_losses
     log.validation_loss += module.validation_losses
     log.stopped = module.reason or f"{plan.trainer.max_epochs} epochs"
@@ -106,7 +105,7 @@ class _StageModule(pl.LightningModule):
         self,
         trainee: Trainee,
         stage: str,
-        training: Events,
+        training: EventSource,
         validation: Events,
         plan: TrainingPlan,
         first_epoch: int,
@@ -122,25 +121,34 @@ class _StageModule(pl.LightningModule):
         self.selection, self.reason = _Selection(plan.trainer.patience), ""
         self._sums: dict[str, _Sum] = {"train": _Sum(), "validation": _Sum()}
 
-    def batches(self) -> DataLoader[Tensor]:
+    def batches(self) -> DataLoader[Any]:
         shuffle = torch.Generator().manual_seed(self.seed + 1)
+        if not isinstance(self.training_events, Events):
+            return _loader(StreamBatches(self.training_events, self.trainer_config.batch_size, shuffle))
         return _loader(_IndexBatches(len(self.training_events), self.trainer_config.batch_size, shuffle))
 
-    def validation_batches(self) -> DataLoader[Tensor]:
+    def validation_batches(self) -> DataLoader[Any]:
         return _loader(_IndexBatches(len(self.validation_events), VALIDATION_BATCH, None))
 
     def on_fit_start(self) -> None:
-        self.training_events = self.training_events.to(self.device)
+        if isinstance(self.training_events, Events):
+            self.training_events = self.training_events.to(self.device)
         self.validation_events = self.validation_events.to(self.device)
 
-    def training_step(self, index: Tensor, batch_index: int) -> Tensor:
-        loss = self._mean_loss("train", self.training_events[index], index, self.loss_generator)
+    def training_step(self, batch: Tensor | Events, batch_index: int) -> Tensor:
+        loss = self._mean_loss("train", *self._chosen(batch), self.loss_generator)
         if not bool(torch.isfinite(loss)):
             raise NonFiniteLoss(
                 f"stage {self.stage}: the loss became {loss.item()} in epoch {self.current_epoch}, step {batch_index}; "
                 f"lower optimizer.learning_rate (now {self.optimizer_config.learning_rate:g}) or check the features"
             )
         return loss
+
+    def _chosen(self, batch: Tensor | Events) -> tuple[Events, Tensor | None]:
+        """Events of a batch, and their rows where they are chosen from those in memory."""
+        if isinstance(self.training_events, Events) and isinstance(batch, Tensor):
+            return self.training_events[batch], batch
+        return cast(Events, batch), None
 
     def on_validation_epoch_start(self) -> None:
         # The same draws in every epoch, so that epochs can be compared.
@@ -232,6 +240,6 @@ class _Selection:
         self.stopped = [self.epoch - epoch >= self.patience for epoch in self.best_epoch]
 
 
-def _loader(batches: _IndexBatches) -> DataLoader[Tensor]:
+def _loader(batches: _IndexBatches | StreamBatches) -> DataLoader[Any]:
     # Its own generator: a DataLoader otherwise draws from the global random state.
     return DataLoader(batches, batch_size=None, generator=torch.Generator().manual_seed(0))

@@ -36,7 +36,7 @@ from touchneedle.estimators.process_fractions import ProcessFractions
 from touchneedle.estimators.residual_layer import ResidualLayer
 from touchneedle.estimators.standardise import Standardise
 from touchneedle.estimators.zuko_flows import spline_autoregressive
-from touchneedle.toys.base import Events, Parameter, ToySpec
+from touchneedle.toys.base import Events, EventSource, Parameter, ToySpec, collect
 
 # A nuisance has moved if it is that far from nominal, in units of its anchors' distance: far above the rounding of float32.
 _MOVED = 1e-3
@@ -131,7 +131,9 @@ class FactorizableFlow(FlowDensity):
         expected[list(nuisances)] = True
         return ((self._displacement(events.theta).abs() > _MOVED) == expected).all(-1)
 
-    def _prepare_theta(self, events: Events) -> None:
+    def _prepare(self, source: EventSource) -> None:
+        events = collect(source)
+        super()._prepare(events)
         self.standardise_interest.learn(events.theta[:, self.interest], events.weight)
         for stage in self.stages():
             if stage.event_filter is not None and not bool(stage.event_filter(events).any()):

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import Any, ClassVar
 
 import torch
@@ -17,9 +19,9 @@ from torch import Tensor
 
 from touchneedle.estimators.base import Capability, Design, Estimator
 from touchneedle.estimators.conditional_distribution import ConditionalDistribution
-from touchneedle.estimators.standardise import Standardise, mean_weight
+from touchneedle.estimators.standardise import Standardise, learn_in_one_pass
 from touchneedle.estimators.support import SupportMap
-from touchneedle.toys.base import Events, EventSource, ToySpec, collect
+from touchneedle.toys.base import Events, EventSource, ToySpec
 
 
 @dataclass
@@ -70,15 +72,12 @@ class FlowDensity(Estimator):
     def _sample_scaled(self, theta: Tensor, generator: torch.Generator) -> Tensor:
         """One standardised z per row of theta, shape (n, d)."""
 
-    @abstractmethod
-    def _prepare_theta(self, events: Events) -> None:
-        """Learn what the context needs; raise `SkipCell` for events that cannot train the method."""
+    def _standardised(self) -> tuple[tuple[Standardise, Callable[[Events], Tensor]], ...]:
+        """What is standardised, and the columns of the training events that each learns from; add what the context needs."""
+        return ((self.standardise_x, lambda events: self.support(events.x.double())[0]),)
 
     def _prepare(self, source: EventSource) -> None:
-        events = collect(source)
-        self.mean_weight = mean_weight(events.weight).to(self.mean_weight)
-        self.standardise_x.learn(self.support(events.x.double())[0], events.weight)
-        self._prepare_theta(events)
+        self.mean_weight = learn_in_one_pass(source, *self._standardised()).to(self.mean_weight)
 
     def _loss(self, events: Events, generator: torch.Generator) -> Tensor:
         return -events.weight / self.mean_weight * self._log_density(events.x, events.theta)
@@ -123,8 +122,8 @@ class ConditionalDensity(FlowDensity):
     def _build_flow(self, features: int, context: int) -> ConditionalDistribution:
         """The density of z (n, features) under a context (n, context); raise `SkipCell` where there is none."""
 
-    def _prepare_theta(self, events: Events) -> None:
-        self.standardise_theta.learn(events.theta, events.weight)
+    def _standardised(self) -> tuple[tuple[Standardise, Callable[[Events], Tensor]], ...]:
+        return (*super()._standardised(), (self.standardise_theta, attrgetter("theta")))
 
     def _log_density_scaled(self, z: Tensor, theta: Tensor) -> Tensor:
         return self.flow.log_prob(z, self.standardise_theta(theta))

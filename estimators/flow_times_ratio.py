@@ -18,13 +18,13 @@ import torch
 from pydantic import PositiveInt
 from torch import Tensor
 
-from touchneedle.conf.errors import SkipCell
 from touchneedle.estimators.base import Capability, Stage
 from touchneedle.estimators.flow_density import FlowDensity, SplineFlowConfig
 from touchneedle.estimators.ratio_network import RatioNetwork, RatioNetworkConfig, cross_entropy
 from touchneedle.estimators.shared_rows import values_at_rows
+from touchneedle.estimators.standardise import require_positive
 from touchneedle.estimators.zuko_flows import spline_autoregressive
-from touchneedle.toys.base import Events, EventSource, ToySpec, collect
+from touchneedle.toys.base import Events, EventSource, ToySpec
 
 
 @dataclass
@@ -62,11 +62,9 @@ class FlowTimesRatio(RatioNetwork):
         self._draw_reference()
 
     def _prepare(self, source: EventSource) -> None:
-        events = collect(source)
-        if bool((events.weight < 0).any()):
-            raise SkipCell("flow_times_ratio needs events of positive weight: its flow and its mean of ratios are densities")
-        super()._prepare(events)
-        self.flow.prepare(events)
+        require_positive(source, "flow_times_ratio needs events of positive weight: its flow and its mean of ratios are densities")
+        super()._prepare(source)
+        self.flow.prepare(source)
         self._draw_reference()
 
     def _loss(self, events: Events, generator: torch.Generator) -> Tensor:
@@ -110,9 +108,6 @@ class MarginalFlow(FlowDensity):
         noise = torch.special.ndtri(uniform).to(self.nominal)
         z = self.flow.from_noise(noise, _constant(noise))
         return self.support.inverse(self.standardise_x.inverse(z))
-
-    def _prepare_theta(self, events: Events) -> None:
-        """Nothing: there is no context."""
 
     def _log_density_scaled(self, z: Tensor, theta: Tensor) -> Tensor:
         return self.flow.log_prob(z, _constant(z))

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from touchneedle.conf.errors import InputError
 from touchneedle.estimators.base import Estimator
-from touchneedle.toys.base import Events
+from touchneedle.toys.base import EventSource, evenly_spaced
 
 Normalise = Literal["none", "local"]
 
@@ -52,15 +52,15 @@ class EvidenceRatio(Estimator):
         values = self._log_evidence_ratio_grid(x, torch.cat([self.nominal[None], theta]))
         return values[:, 1:] - values[:, :1]
 
-    def keep_reference(self, events: Events, size: int) -> None:
+    def keep_reference(self, source: EventSource, size: int) -> None:
         """Keep at most ``size`` training events, evenly spaced, for `log_normalisation`."""
         if self.normalise != "none":
-            self._store_reference(events, size)
+            self._store_reference(source, size)
 
-    def _store_reference(self, events: Events, size: int) -> None:
-        kept = torch.linspace(0, len(events) - 1, min(size, len(events)), dtype=torch.float64).round().long()
-        weight = events.weight.double()[kept]
-        self.reference_x = events.x[kept].to(self.nominal)
+    def _store_reference(self, source: EventSource, size: int) -> None:
+        kept = evenly_spaced(source, size)
+        weight = kept.weight.double()
+        self.reference_x = kept.x.to(self.nominal)
         self.reference_weight = (weight / weight.sum()).to(self.nominal)
 
     def log_normalisation(self, theta: Tensor) -> Tensor:

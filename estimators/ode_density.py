@@ -7,6 +7,7 @@ integrating it; densities and samples integrate it in a fixed number of steps, f
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any, ClassVar, Protocol
 
 import torch
@@ -62,8 +63,8 @@ class OdeDensity(FlowDensity):
         """Steps of the equation, and evaluations of the network for one log density."""
         return self.ode.cost()
 
-    def _prepare_theta(self, events: Events) -> None:
-        self.standardise_theta.learn(events.theta, events.weight)
+    def _standardised(self) -> tuple[tuple[Standardise, Callable[[Events], Tensor]], ...]:
+        return (*super()._standardised(), (self.standardise_theta, attrgetter("theta")))
 
     def _loss(self, events: Events, generator: torch.Generator) -> Tensor:
         error = self.field.loss(self._scaled(events.x), self.standardise_theta(events.theta), generator)

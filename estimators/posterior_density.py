@@ -6,6 +6,7 @@ With u = spec.parameters.to_normal(theta), log p(x|theta) / p(x) = log q(u|x) - 
 from __future__ import annotations
 
 from abc import abstractmethod
+from operator import attrgetter
 from typing import Any, ClassVar
 
 import torch
@@ -15,8 +16,8 @@ from touchneedle.conf.errors import InputError
 from touchneedle.estimators.base import Capability, Design
 from touchneedle.estimators.conditional_distribution import log_standard_normal
 from touchneedle.estimators.normalisation import EvidenceRatio
-from touchneedle.estimators.standardise import Standardise, mean_weight
-from touchneedle.toys.base import Events, EventSource, ToySpec, collect
+from touchneedle.estimators.standardise import Standardise, learn_in_one_pass
+from touchneedle.toys.base import Events, EventSource, ToySpec
 
 
 class PosteriorDensity(EvidenceRatio):
@@ -42,10 +43,8 @@ class PosteriorDensity(EvidenceRatio):
         """One u per row of x, shape (n, p)."""
 
     def _prepare(self, source: EventSource) -> None:
-        events = collect(source)
-        self.mean_weight = mean_weight(events.weight).to(self.mean_weight)
-        self.standardise_x.learn(events.x, events.weight)
-        self.keep_reference(events, self.config.reference_events)
+        self.mean_weight = learn_in_one_pass(source, (self.standardise_x, attrgetter("x"))).to(self.mean_weight)
+        self.keep_reference(source, self.config.reference_events)
 
     def _loss(self, events: Events, generator: torch.Generator) -> Tensor:
         return -events.weight / self.mean_weight * self._log_density(self._to_normal(events.theta), events.x)

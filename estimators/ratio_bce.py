@@ -15,10 +15,10 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from touchneedle.conf.errors import SkipCell
 from touchneedle.estimators.calibration import LogitCalibration
 from touchneedle.estimators.ratio_network import RatioNetwork, RatioNetworkConfig, cross_entropy, next_partners
-from touchneedle.toys.base import Events, EventSource, ToySpec, collect
+from touchneedle.estimators.standardise import require_positive
+from touchneedle.toys.base import Events, EventSource, ToySpec
 
 # Other theta for each x of the validation events: the class of shuffled pairs is then known better than the other.
 _PARTNERS = 8
@@ -64,10 +64,9 @@ class RatioBce(RatioNetwork):
         self.calibration.learn(torch.cat(logits), label.flatten(), torch.cat(weights), self.config.calibration)
 
     def _prepare(self, source: EventSource) -> None:
-        events = collect(source)
-        if self.config.calibration != "none" and bool((events.weight < 0).any()):
-            raise SkipCell("ratio_bce: a calibration needs events of positive weight; choose calibration=none")
-        super()._prepare(events)
+        if self.config.calibration != "none":
+            require_positive(source, "ratio_bce: a calibration needs events of positive weight; choose calibration=none")
+        super()._prepare(source)
 
     def _loss(self, events: Events, generator: torch.Generator) -> Tensor:
         return cross_entropy(self._pairs(events, generator))

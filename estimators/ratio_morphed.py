@@ -66,8 +66,9 @@ class RatioMorphed(RatioNetwork):
         shares = [mask.double().mean() * mean_weight(events.weight[mask]) for mask in members.T]
         self.template_weight = torch.stack(shares).to(self.template_weight)
 
-    def keep_reference(self, events: Events, size: int) -> None:
+    def keep_reference(self, source: EventSource, size: int) -> None:
         """Keep events at nominal nuisances: the denominator of the ratio."""
+        events = collect(source)
         super().keep_reference(events[self.templates.members(events.theta)[:, 0]], size)
 
     def _loss(self, events: Events, generator: torch.Generator) -> Tensor:

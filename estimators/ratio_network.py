@@ -13,6 +13,7 @@ each pair with the same chance, so the weight w_i w_j / mean(w) gives that class
 from __future__ import annotations
 
 from dataclasses import dataclass
+from operator import attrgetter
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -23,8 +24,8 @@ from torch.nn.functional import softplus
 from touchneedle.estimators.base import Capability, Design
 from touchneedle.estimators.networks import mlp
 from touchneedle.estimators.normalisation import EvidenceRatio, Normalise
-from touchneedle.estimators.standardise import Standardise, mean_weight
-from touchneedle.toys.base import Events, EventSource, ToySpec, collect
+from touchneedle.estimators.standardise import Standardise, learn_in_one_pass
+from touchneedle.toys.base import Events, EventSource, ToySpec
 
 
 @dataclass
@@ -73,11 +74,9 @@ class RatioNetwork(EvidenceRatio):
         return mlp(self.standardise_x.dim + self.standardise_theta.dim, 1, self.config.hidden)
 
     def _prepare(self, source: EventSource) -> None:
-        events = collect(source)
-        self.mean_weight = mean_weight(events.weight).to(self.mean_weight)
-        self.standardise_x.learn(events.x, events.weight)
-        self.standardise_theta.learn(events.theta, events.weight)
-        self.keep_reference(events, self.config.reference_events)
+        learned = (self.standardise_x, attrgetter("x")), (self.standardise_theta, attrgetter("theta"))
+        self.mean_weight = learn_in_one_pass(source, *learned).to(self.mean_weight)
+        self.keep_reference(source, self.config.reference_events)
 
     def _pairs(self, events: Events, generator: torch.Generator) -> Pairs:
         """The events as joint pairs, and each x with the theta of another event as marginal pairs."""

@@ -23,12 +23,12 @@ from pydantic import PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from touchneedle.conf.errors import SkipCell
 from touchneedle.estimators.bootstrap import partition, poisson_copies
 from touchneedle.estimators.linear_weights import Features, LossName, fit_weights, sandwich, square_root
 from touchneedle.estimators.networks import mlp
 from touchneedle.estimators.ratio_network import RatioNetwork, RatioNetworkConfig, next_partners, random_partner
-from touchneedle.toys.base import Events, EventSource, ToySpec, collect
+from touchneedle.estimators.standardise import require_positive
+from touchneedle.toys.base import Events, EventSource, ToySpec
 
 # Other theta for each x of the validation events.
 _PARTNERS = 8
@@ -111,10 +111,8 @@ class RatioWifi(RatioNetwork):
         return nn.ModuleList(mlp(inputs, 1, self.config.hidden) for _ in range(self.config.members))
 
     def _prepare(self, source: EventSource) -> None:
-        events = collect(source)
-        if bool((events.weight < 0).any()):
-            raise SkipCell("ratio_wifi needs events of positive weight, for its loss to be convex in the weights of its members")
-        super()._prepare(events)
+        require_positive(source, "ratio_wifi needs events of positive weight, for its loss to be convex in the weights of its members")
+        super()._prepare(source)
 
     def _loss(self, events: Events, generator: torch.Generator) -> Tensor:
         weight = events.weight / self.mean_weight

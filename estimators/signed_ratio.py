@@ -22,7 +22,7 @@ from torch import Tensor
 
 from touchneedle.estimators.base import Capability, Design
 from touchneedle.estimators.normalisation import EvidenceRatio
-from touchneedle.toys.base import Events
+from touchneedle.toys.base import EventSource, collect
 
 
 class SignedLog(NamedTuple):
@@ -67,8 +67,9 @@ class SignedRatio(EvidenceRatio):
         """theta_0 and theta of each event, shape (n, 2, p)."""
         return torch.stack([self.nominal.expand_as(theta), theta], 1)
 
-    def keep_reference(self, events: Events, size: int) -> None:
+    def keep_reference(self, source: EventSource, size: int) -> None:
         """Keep at most ``size`` training events with their absolute weights: the reference density g."""
+        events = collect(source)
         super().keep_reference(events.with_weight(events.weight.abs()), size)
 
     def _weighted_sum(self, x: Tensor, weight: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor
 
-from touchneedle.toys.base import Events, EventSource
+from touchneedle.toys.base import EventSource, in_chunks
 
 # Share of its width by which the range may be left: the extremes of another thousand draws from the same prior are allowed.
 RANGE_MARGIN = 0.15
@@ -29,9 +29,12 @@ def extrapolation_allowed() -> Iterator[None]:
 
 def range_of(source: EventSource) -> Tensor:
     """Lowest and highest theta of training events (2, p)."""
-    batches = (source,) if isinstance(source, Events) else source.batches(65_536)
-    ends = [torch.stack([batch.theta.amin(0), batch.theta.amax(0)]) for batch in batches]
-    return torch.stack([torch.stack([low for low, _ in ends]).amin(0), torch.stack([high for _, high in ends]).amax(0)])
+    chunks = in_chunks(source)
+    first = next(chunks).theta
+    low, high = first.amin(0), first.amax(0)
+    for events in chunks:
+        low, high = torch.minimum(low, events.theta.amin(0)), torch.maximum(high, events.theta.amax(0))
+    return torch.stack([low, high])
 
 
 def outside_range(theta: Tensor, trained: Tensor, names: Sequence[str]) -> list[str]:

@@ -33,7 +33,7 @@ from touchneedle.inference.onnx import export_onnx
 from touchneedle.inference.parity import Parity, make_parity, read_parity
 from touchneedle.inference.plain_folder import list_folder, read_plain, write_folder
 from touchneedle.inference.rates import RateModel
-from touchneedle.toys.base import Events
+from touchneedle.toys.base import EventSource
 
 Format = Literal["pt2", "onnx"]
 EXPORTERS: dict[Format, Callable[[Estimator, Parity], dict[str, bytes]]] = {"pt2": export_pt2, "onnx": export_onnx}
@@ -67,7 +67,7 @@ class Bundle:
 def save_bundle(
     folder: str | Path,
     estimator: Estimator,
-    events: Events,
+    events: EventSource,
     rates: RateModel | None = None,
     source: Source | None = None,
     formats: tuple[Format, ...] = (),

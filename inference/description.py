@@ -18,13 +18,13 @@ from touchneedle.conf.registry import Entry, Registry
 from touchneedle.estimators.base import Estimator
 from touchneedle.inference.manifest import EnsembleEntry, EstimatorEntry, Family, Manifest, Source, Training
 from touchneedle.inference.rates import RateModel
-from touchneedle.toys.base import Events
+from touchneedle.toys.base import EventSource, in_chunks
 
 _PACKAGES = ("touchneedle", "torch", "numpy", "safetensors")
 
 
 def describe_estimator(
-    estimator: Estimator, events: Events, rates: RateModel | None, source: Source | None, exports: dict[str, str]
+    estimator: Estimator, events: EventSource, rates: RateModel | None, source: Source | None, exports: dict[str, str]
 ) -> Manifest:
     """The manifest of an estimator, without its files; raises `InputError` if it is not registered."""
     return Manifest(
@@ -88,23 +88,30 @@ def _find(table: Registry, estimator: Estimator) -> Entry | None:
     return next((entry for entry in table.entries().values() if entry.target == target), None)
 
 
-def _training(estimator: Estimator, events: Events) -> Training:
+def _training(estimator: Estimator, source: EventSource) -> Training:
     digest = hashlib.sha256()
-    for column in (events.x, events.theta, events.weight):
-        digest.update(column.double().cpu().numpy().tobytes())
+    theta = x = torch.empty(0)
+    for events in in_chunks(source):
+        for column in (events.x, events.theta, events.weight):
+            digest.update(column.double().cpu().numpy().tobytes())
+        theta, x = _widened(theta, events.theta), _widened(x, events.x)
     names = [feature.name for feature in estimator.spec.features]
     return Training(
-        events=len(events),
+        events=len(source),
         sha256=digest.hexdigest(),
-        range=_span(estimator.spec.parameters.names, events.theta),
-        feature_range=_span(names, events.x),
+        range=_span(estimator.spec.parameters.names, theta),
+        feature_range=_span(names, x),
     )
 
 
-def _span(names: Sequence[str], values: Tensor) -> dict[str, tuple[float, float]]:
-    """Lowest and highest value of each column."""
-    ends = torch.stack([values.amin(0), values.amax(0)], 1).double().tolist()
-    return {name: (low, high) for name, (low, high) in zip(names, ends, strict=True)}
+def _widened(ends: Tensor, values: Tensor) -> Tensor:
+    """Lowest and highest of each column (2, k) among earlier ends (2, k), if there are any, and values (n, k)."""
+    found = torch.stack([values.amin(0), values.amax(0)])
+    return torch.stack([torch.minimum(ends[0], found[0]), torch.maximum(ends[1], found[1])]) if len(ends) else found
+
+
+def _span(names: Sequence[str], ends: Tensor) -> dict[str, tuple[float, float]]:
+    return {name: (low, high) for name, (low, high) in zip(names, ends.T.double().tolist(), strict=True)}
 
 
 def _installed(package: str) -> bool:

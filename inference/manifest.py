@@ -63,7 +63,7 @@ class Training(Part):
     """The events that the estimator was trained on.
 
     Attributes:
-        sha256: of (x, theta, weight) in float64.
+        sha256: of (x, theta, weight) in float64; of streamed events chunk by chunk.
         range: lowest and highest value of each parameter.
         feature_range: the same of each feature.
     """

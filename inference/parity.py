@@ -15,7 +15,7 @@ from torch import Tensor
 
 from touchneedle.conf.errors import InputError
 from touchneedle.estimators.base import Estimator
-from touchneedle.toys.base import Events, ToySpec
+from touchneedle.toys.base import EventSource, ToySpec, evenly_spaced
 
 N_PROBES = 32
 TOLERANCE = 1e-9
@@ -61,10 +61,10 @@ class Parity(BaseModel):
         return worst
 
 
-def make_parity(estimator: Estimator, events: Events) -> Parity:
+def make_parity(estimator: Estimator, events: EventSource) -> Parity:
     """Probes among simulated events, evenly spaced, and what a float64 estimator answers."""
-    rows = torch.linspace(0, len(events) - 1, min(N_PROBES, len(events)), dtype=torch.float64).round().long()
-    x, theta = events.x[rows].double().cpu(), events.theta[rows].double().cpu()
+    probes = evenly_spaced(events, N_PROBES)
+    x, theta = probes.x.double().cpu(), probes.theta.double().cpu()
     value, score = value_and_score(estimator.log_ratio, x, theta)
     return Parity(
         features=tuple(feature.name for feature in estimator.spec.features),

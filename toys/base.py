@@ -26,7 +26,7 @@ from torch import Tensor
 from touchneedle.conf import registry
 from touchneedle.conf.errors import InputError
 from touchneedle.toys.constraints import Constraint, GaussianConstraint, LogNormalConstraint, PoissonConstraint
-from touchneedle.toys.events import Events, EventSource, Feature, collect, concatenate
+from touchneedle.toys.events import Events, EventSource, Feature, collect, concatenate, evenly_spaced, in_chunks
 from touchneedle.toys.parameters import Normal, Parameter, ParameterSpace, Prior, Uniform
 
 __all__ = [
@@ -54,7 +54,9 @@ __all__ = [
     "check_matrix",
     "collect",
     "concatenate",
+    "evenly_spaced",
     "expand_theta",
+    "in_chunks",
     "register_toy",
 ]  # fmt: skip
 

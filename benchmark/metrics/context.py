@@ -12,7 +12,7 @@ from torch import Tensor
 from touchneedle.benchmark.config import EvaluationConfig
 from touchneedle.benchmark.seeding import derive_generator
 from touchneedle.estimators.base import Estimator, build_estimator
-from touchneedle.toys.base import Events, ExactToy, FiniteToy, SignedToy, SimulatedToy, Toy
+from touchneedle.toys.base import Events, EventSource, ExactToy, FiniteToy, SignedToy, SimulatedToy, Toy
 
 # Prior quantiles of the parameters of interest at the theta points beyond nominal; nuisances sit at
 # plus or minus one constraint sigma there, with alternating signs.
@@ -36,7 +36,7 @@ class EvaluationContext:
     config: EvaluationConfig
     seed: int
     retrain: Callable[[int], Estimator] | None = None
-    training: Callable[[], Events] | None = None
+    training: Callable[[], EventSource] | None = None
 
     def generator(self, *labels: object) -> torch.Generator:
         """A generator for one purpose, the same for every estimator of this toy."""

@@ -18,19 +18,21 @@ from touchneedle.benchmark.metrics.context import EvaluationContext
 from touchneedle.benchmark.metrics.scores import MetricInfo
 from touchneedle.benchmark.metrics.statistics import missing_row
 from touchneedle.benchmark.records import Metric
-from touchneedle.toys.base import FiniteToy, SimulatedToy
+from touchneedle.toys.base import FiniteToy, SimulatedToy, collect
 
 METRICS = (
     MetricInfo("closure", "reused_share", "share of test events that are training events, beyond chance", "lower", "training events"),
 )
 TEST_EVENTS = 10_000
+# The first of a stream: enough to find a share of 1 in 10,000 test events.
+TRAINING_EVENTS = 1_000_000
 
 
 def rows(context: EvaluationContext) -> list[Metric]:
     """The one row."""
     if context.training is None:
         return [missing_row("closure", "reused_share", "the training events are not at hand")]
-    trained, test = context.training().x, held_out(context, TEST_EVENTS)
+    trained, test = collect(context.training(), TRAINING_EVENTS).x, held_out(context, TEST_EVENTS)
     found, n = _share_among(test, trained), len(test)
     by_chance = 0.0 if isinstance(context.toy, FiniteToy) else _share_among(test, held_out(context, len(trained), "other"))
     stderr = float(np.hypot(share_error(found, n), share_error(by_chance, n)))

@@ -1,0 +1,177 @@
+"""Training events that do not fit into memory: parquet files, read by row group, shuffled within a window.
+
+Memory is counted in tenths of the limit (`PARTS`): at most one holds the window of events that are shuffled together, one the row groups
+that threads have read ahead, which take three times as much while they are decoded, and one is left to validation events. So
+events take half of the limit at most; the other half is for the program and its libraries. These alone (torch, Lightning) take half a
+gigabyte: a limit below 1 GB cannot hold, and what a toy takes to draw its events comes on top.
+
+Each epoch has its own order of row groups; as many as fill a window are mixed. A file that fits into two parts is one window, in the order
+that `Events` have: whether its events were read or are in memory makes no difference. Every event comes once an epoch, and nothing
+depends on the number of threads.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from itertools import chain, islice
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from touchneedle.conf.errors import InputError, SkipCell
+from touchneedle.toys.base import ToySpec
+from touchneedle.toys.event_groups import RowGroup, find_files, open_files, read_table
+from touchneedle.toys.events import Events, empty_like, in_batches
+
+PARTS = 10
+# Row groups that wait to be used, however small they are.
+_MOST_AHEAD = 32
+
+
+class EventStream:
+    """An `EventSource` over files in the layout of `touchneedle.toys.event_layout`, one after the other.
+
+    Args:
+        paths: a file, several, or a pattern such as ``events/*.parquet`` (its files in the order of their names).
+        spec: the toy that the events are of.
+        memory_limit: bytes of resident memory that the program may take; None for no limit.
+        workers: threads that read ahead.
+
+    Raises `InputError` for files that are not there, the same, empty, truncated or of different schemas, and for a row group that
+    is larger than a part of the limit. Values are checked as they are read.
+    """
+
+    def __init__(self, paths: str | Path | Sequence[str | Path], spec: ToySpec, memory_limit: int | None = None, workers: int = 2) -> None:
+        self.paths = find_files([paths] if isinstance(paths, str | Path) else paths)
+        self.spec, self.memory_limit, self.workers = spec, memory_limit, workers
+        self._layout, self._groups = open_files(self.paths, spec)
+        self._left_out = torch.empty(0, dtype=torch.int64)
+        self._rows = sum(group.rows for group in self._groups)
+        if not self.fits:
+            self._check_groups()
+
+    def __len__(self) -> int:
+        return self._rows - len(self._left_out)
+
+    @property
+    def event_bytes(self) -> int:
+        """Bytes that an event takes in memory."""
+        return self._layout.event_bytes
+
+    @property
+    def fits(self) -> bool:
+        """Whether all events of the files may be in memory at once."""
+        return self.memory_limit is None or self._rows * self.event_bytes <= 2 * self.memory_limit // PARTS
+
+    @property
+    def window(self) -> int:
+        """Number of events that are shuffled together."""
+        return self._rows if self.memory_limit is None or self.fits else self.memory_limit // PARTS // self.event_bytes
+
+    def batches(self, size: int, generator: torch.Generator | None = None) -> Iterator[Events]:
+        """Batches of ``size`` events (the last: what is left), in the order of the files, or shuffled if a generator is given."""
+        return in_batches(self._in_order() if generator is None else self._shuffled(size, generator), size)
+
+    def without(self, rows: Tensor) -> EventStream:
+        """The same events but for some rows (m,) of the files, which are counted over all of them."""
+        other = copy.copy(self)
+        other._left_out = torch.cat([self._left_out, rows]).unique()
+        return other
+
+    def require_memory(self) -> None:
+        """Raise `SkipCell` if the events do not fit."""
+        if not self.fits:
+            raise SkipCell(
+                f"this method needs all training events in memory: {len(self):,} of {self.event_bytes} bytes are more than {2 / PARTS:.0%} "
+                f"of data.memory_limit ({self.memory_limit:,} bytes); choose one that streams (ratio_bce, spline_flow), or raise the limit"
+            )
+
+    def _in_order(self) -> Iterator[Events]:
+        """The events of each row group."""
+        with closing(self._read_ahead(self._groups)) as parts:
+            for group, part in zip(self._groups, parts, strict=True):
+                kept = self._kept([group])
+                yield part if len(kept) == len(part) else part[kept]
+
+    def _shuffled(self, size: int, generator: torch.Generator) -> Iterator[Events]:
+        """Batches of at most ``size`` events, window by window."""
+        count = len(self._groups)
+        order = range(count) if self.fits else torch.randperm(count, generator=generator).tolist()
+        groups = [self._groups[place] for place in order]
+        with closing(self._read_ahead(groups)) as parts:
+            for mixed in self._windows(groups):
+                window, kept = _joined(islice(parts, len(mixed)), sum(group.rows for group in mixed)), self._kept(mixed)
+                for chosen in kept[torch.randperm(len(kept), generator=generator)].split(size):
+                    yield window[chosen]
+                # Before the next one is read.
+                del window
+
+    def _windows(self, groups: Sequence[RowGroup]) -> Iterator[list[RowGroup]]:
+        """As many row groups at a time as fit into a window; all, if all fit into memory."""
+        mixed: list[RowGroup] = []
+        rows = 0
+        for group in groups:
+            if mixed and rows + group.rows > self.window:
+                yield mixed
+                mixed, rows = [], 0
+            mixed.append(group)
+            rows += group.rows
+        yield mixed
+
+    def _kept(self, groups: Sequence[RowGroup]) -> Tensor:
+        """Places of the events that are not left out among those of some row groups, one after the other."""
+        masks = [torch.ones(group.rows, dtype=torch.bool) for group in groups]
+        for group, mask in zip(groups, masks, strict=True):
+            first, last = torch.searchsorted(self._left_out, torch.tensor([group.start, group.start + group.rows])).tolist()
+            mask[self._left_out[first:last] - group.start] = False
+        return torch.cat(masks).nonzero().squeeze(1)
+
+    def _read_ahead(self, groups: Sequence[RowGroup]) -> Generator[Events, None, None]:
+        """Events of row groups; threads read the next ones meanwhile."""
+        left = iter(groups)
+        waiting: deque[Future[Events]] = deque()
+        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="read-ahead")
+        try:
+            waiting.extend(pool.submit(self._read, group) for group in islice(left, self._ahead))
+            while waiting:
+                waiting[0].result()
+                # No name is kept of what is handed over, so that it is freed once it has been used.
+                yield waiting.popleft().result()
+                waiting.extend(pool.submit(self._read, group) for group in islice(left, 1))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    @property
+    def _ahead(self) -> int:
+        """Row groups that are read ahead: as many as fill a window."""
+        if self.memory_limit is None:
+            return 2 * self.workers
+        largest = max(group.rows for group in self._groups)
+        return max(1, min(_MOST_AHEAD, self.memory_limit // PARTS // self.event_bytes // largest))
+
+    def _read(self, group: RowGroup) -> Events:
+        return self._layout.events(read_table(group, self._layout.types), group.path, group.first)
+
+    def _check_groups(self) -> None:
+        largest = max(self._groups, key=lambda group: group.rows)
+        if largest.rows > self.window:
+            raise InputError(
+                f"event file {largest.path}: row group {largest.index} has {largest.rows:,} events of {self.event_bytes} bytes; "
+                f"data.memory_limit ({self.memory_limit:,} bytes) leaves room for {self.window:,}: write row groups of at most that many, "
+                "or raise the limit"
+            )
+
+
+def _joined(parts: Iterator[Events], rows: int) -> Events:
+    """Parts as one `Events` of so many rows, without a second copy of all."""
+    first = next(parts)
+    whole, start = empty_like(first, rows), 0
+    for part in chain([first], parts):
+        whole.put(slice(start, start + len(part)), part)
+        start += len(part)
+    return whole
