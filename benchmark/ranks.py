@@ -103,7 +103,10 @@ def _take_part(
     """What each process does; what a user can cause is told to the parent."""
     os.environ |= {"RANK": str(rank), "LOCAL_RANK": str(rank), "GROUP_RANK": "0", "WORLD_SIZE": str(trainer.devices)}
     os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    torch.set_num_threads(trainer.threads or max(1, torch.get_num_threads() // trainer.devices))
+    threads = trainer.threads or max(1, torch.get_num_threads() // trainer.devices)
+    torch.set_num_threads(threads)
+    # Lightning chooses for itself unless this says that it is done.
+    os.environ["OMP_NUM_THREADS"] = str(threads)
     parent = multiprocessing.parent_process()
     # The death of a parent ends its ranks from now on, but not that before.
     if parent is not None and not parent.is_alive():
