@@ -80,8 +80,9 @@ def run_ranks(function: Callable[..., None], arguments: tuple[Any, ...], trainer
     """
     from torch.distributed.elastic.utils.distributed import get_free_port
 
-    # Its warning that it ends the other processes would stand beside the reason.
+    # Warnings that the other processes are ended, and that a search for unused parameters finds none, would stand beside the reason.
     logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
+    os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     # Fresh processes: one that was forked cannot use a GPU that its parent has used.
     errors: SimpleQueue[InputError] = multiprocessing.get_context("spawn").SimpleQueue()
     context = start_processes(

@@ -52,7 +52,7 @@ class _Careful:
             # Trackers raise errors of their own, of HTTP, of databases.
             self._failed = True
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            warnings.warn(f"tracking={self._tracker} stopped, the training goes on: {reason}", TrackingStopped, stacklevel=4)
+            warnings.warn(f"tracking={self._tracker} stopped, the training goes on: {reason}", TrackingStopped, stacklevel=3)
 
 
 @contextmanager

@@ -30,7 +30,7 @@ def cell(results: Path, seed: int = 0) -> ExperimentConfig:
         ComponentConfig("gaussian_shift"),
         ComponentConfig("best_gaussian"),
         budget=BudgetConfig("test", 200),
-        evaluation=EvaluationConfig("test", n_test=100, n_sample=20, families=("density",)),
+        evaluation=EvaluationConfig("test", n_test=100, families=("closure",)),
         trainer=TrainerConfig(progress=False, accelerator="cpu"),
         tracking=TrackingConfig("none"),
         seed=seed,

@@ -125,12 +125,13 @@ def test_a_process_may_be_killed_whenever_it_writes(tmp_path: Path, undisturbed:
             break
         assert code == -signal.SIGKILL
         assert_whole(folder / "results")
-        kept = len(list((folder / "results" / "fits").glob("[!.]*")))
-        code, outcomes = start(folder, [0, 1])()
-        assert (code, outcomes) == (0, [("ok", ""), ("ok", "")])
-        # What was finished was not touched; of the other cell the training is repeated unless its weights were kept.
-        assert done in read_records(folder / "results")
-        assert trainings(folder) == (2 if kept == 1 else 1)
+        fits, before = len(list((folder / "results" / "fits").glob("[!.]*"))), trainings(tmp_path)
+        # What was finished is not run again; of the other cell the training is repeated unless its weights were kept.
+        assert run(folder / "results") == done
+        assert run(folder / "results", seed=1).status == "ok"
+        assert trainings(folder) == 1
+        assert trainings(tmp_path) - before == (1 if fits == 1 else 0)
+        assert_whole(folder / "results")
         assert not list((folder / "results").rglob("*.tmp"))
     # Weights and log, curves, the record: each brought to disk, and renamed.
     assert moment >= 7
