@@ -23,10 +23,10 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from multiprocessing.queues import SimpleQueue
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
-from torch.multiprocessing import ProcessContext, ProcessExitedException, ProcessRaisedException, start_processes
+from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, ProcessRaisedException, start_processes
 
 from touchneedle.benchmark.config import ExperimentConfig, TrainerConfig
 from touchneedle.benchmark.environment import device_of
@@ -85,9 +85,8 @@ def run_ranks(function: Callable[..., None], arguments: tuple[Any, ...], trainer
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     # Fresh processes: one that was forked cannot use a GPU that its parent has used.
     errors: SimpleQueue[InputError] = multiprocessing.get_context("spawn").SimpleQueue()
-    context = start_processes(
-        _take_part, (function, arguments, trainer, get_free_port(), errors), trainer.devices, join=False, start_method="spawn"
-    )
+    task = (function, arguments, trainer, get_free_port(), errors)
+    context = cast(ProcessContext, start_processes(_take_part, task, trainer.devices, join=False, start_method="spawn"))
     try:
         while not context.join():
             continue
