@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -16,7 +16,7 @@ from touchneedle.benchmark.store import save_fit
 from touchneedle.benchmark.train import train
 from touchneedle.benchmark.training_log import TrainingLog
 from touchneedle.conf.errors import InputError
-from touchneedle.estimators.base import Estimator
+from touchneedle.estimators.base import Estimator, build_estimator
 from touchneedle.estimators.ratio_bce import RatioBce, RatioBceConfig
 from touchneedle.estimators.spline_flow import SplineFlow, SplineFlowOptions
 from touchneedle.toys.base import Events, ToySpec, build_toy
@@ -89,3 +89,20 @@ def train_shared(folder: Path) -> None:
     for build in (spline_flow, ratio_bce):
         save_fit(folder, f"{build.__name__}-{os.environ['RANK']}", *train_double(build, RANKS))
     train_double(lambda spec: FailsInSecond(spec, RatioBceConfig(hidden=(8,))), RANKS)
+
+
+TOYS = {"mined": "eft_quadratic", "signed": "signed_mixture"}
+NEEDS_TEMPLATES = ("ratio_morphed", "template_histogram")
+
+
+def train_every(folder: Path, names: Sequence[str]) -> None:
+    """What each rank does: a short training of every estimator, on a toy and a design that suit it."""
+    for name in names:
+        toy = build_toy(next((toy for word, toy in TOYS.items() if word in name or name == "score_sally"), "fnf_two_class"))
+        torch.manual_seed(1)
+        estimator = build_estimator(name, toy.spec)
+        designs = ("templates",) if name in NEEDS_TEMPLATES else ("prior", "templates", "pairs", "nominal")
+        design = next(design for design in designs if design in estimator.designs)
+        trainer = TrainerConfig(max_epochs=1, batch_size=128, progress=False, accelerator="cpu", devices=RANKS)
+        log = train(estimator, make_events(toy, 701, design, 0), trainer, OptimizerConfig(), SEED)
+        save_fit(folder, f"{name}-{os.environ['RANK']}", estimator, log)

@@ -336,6 +336,20 @@ def test_a_record_that_cannot_be_read_is_told_and_made_again(tmp_path: Path, und
     assert trainings(tmp_path) == 0
 
 
+@pytest.mark.parametrize("how", TRUNCATED)
+def test_curves_that_cannot_be_read_are_made_again_by_force(tmp_path: Path, undisturbed: Path, how: str) -> None:
+    """A report tells of them (`tests/reports`); the record does not depend on them."""
+    results = tmp_path / "results"
+    shutil.copytree(undisturbed, results)
+    (curves,) = results.glob("*/curves.parquet")
+    written = curves.read_bytes()
+    TRUNCATED[how](curves)
+    assert run(results).status == "ok"
+    run_experiment(cell(results), force=True)
+    assert curves.read_bytes() == written
+    assert trainings(tmp_path) == 0
+
+
 # Two launch hosts.
 
 

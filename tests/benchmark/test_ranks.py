@@ -14,7 +14,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from shared_trainings import RANKS, ratio_bce, ratio_of_shares, spline_flow, train_double, train_shared, trainer_of
+from shared_trainings import RANKS, ratio_bce, ratio_of_shares, spline_flow, train_double, train_every, train_shared, trainer_of
 from torch import Tensor
 
 from touchneedle.benchmark.config import ComponentConfig, EnsembleConfig, ExperimentConfig, TrainerConfig
@@ -25,6 +25,7 @@ from touchneedle.benchmark.run import check_config, run_experiment
 from touchneedle.benchmark.share import Share
 from touchneedle.benchmark.store import load_weights
 from touchneedle.conf.errors import InputError
+from touchneedle.conf.registry import ESTIMATOR_TABLE
 from touchneedle.estimators.base import Estimator
 from touchneedle.toys.base import ToySpec
 
@@ -150,6 +151,19 @@ def test_a_ratio_differs_from_one_process_by_its_draws(shared: tuple[Path, Input
 
 def test_a_rank_that_fails_ends_all_with_its_line(shared: tuple[Path, InputError]) -> None:
     assert str(shared[1]) == "the second rank cannot go on"
+
+
+TRAINED = [name for name in sorted(ESTIMATOR_TABLE) if name not in ("best_gaussian", "oracle", "oracle_narrow", "oracle_shifted")]
+
+
+@pytest.mark.slow
+def test_every_estimator_has_the_same_weights_in_all_ranks(tmp_path: Path) -> None:
+    """Two gradients in one loss, stages, parameters that a share does not use: all take every step together."""
+    run_ranks(train_every, (tmp_path, TRAINED), trainer_of(RANKS))
+    for name in TRAINED:
+        (first, log), (second, other) = (kept(tmp_path, f"{name}-{rank}") for rank in range(RANKS))
+        torch.testing.assert_close(first, second, rtol=0, atol=0, equal_nan=True)
+        assert log["validation_loss"] == other["validation_loss"]
 
 
 # Whole commands, in processes that import everything.
