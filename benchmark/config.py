@@ -107,6 +107,8 @@ class TrainerConfig:
         gradient_clip: largest norm of the gradient.
         accelerator: ``auto``, ``cpu`` or ``gpu``, for training and scoring; does not enter the run's identity.
         threads: CPU threads of torch; 0 leaves torch's own choice.
+        devices: processes that share one training on this machine, one for each GPU; see `ranks`.
+        nodes: machines that share it, with as many processes each.
         progress: show a progress bar on a terminal.
         start: run_id, in the same results folder, whose weights training starts from; "" for fresh ones.
     """
@@ -119,6 +121,8 @@ class TrainerConfig:
     gradient_clip: NonNegativeFloat = 5.0
     accelerator: Literal["auto", "cpu", "gpu"] = "auto"
     threads: NonNegativeInt = 0
+    devices: PositiveInt = 1
+    nodes: PositiveInt = 1
     progress: bool = True
     start: str = ""
 
@@ -147,7 +151,7 @@ class EnsembleConfig:
             a Poisson(1) number; the initial weights are the same, so that the spread is that of the data).
         combine: ``mean`` of their log_ratio, ``wifi`` (a linear combination fitted to the validation events, whose error is known),
             or ``average`` of their likelihoods of a set of events (which fits cannot sum over events).
-        stacked: train all in one pass: ``yes``, ``no``, or ``auto``: on a GPU. The result is the same.
+        stacked: train all in one pass: ``yes``, ``no``, or ``auto``: on a GPU of its own. The result is the same.
     """
 
     name: str = "none"

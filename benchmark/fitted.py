@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from touchneedle.benchmark.config import ExperimentConfig
+from touchneedle.benchmark.config import ExperimentConfig, TrackingConfig
 from touchneedle.benchmark.identity import identify
+from touchneedle.benchmark.ranks import share_of, train_in_ranks
 from touchneedle.benchmark.records import read_record, record_path
 from touchneedle.benchmark.seeding import derive_seed
 from touchneedle.benchmark.store import clear_unfinished_fit, load_fit, load_weights, save_fit
@@ -25,20 +26,28 @@ from touchneedle.toys.base import EventSource, Toy
 
 
 def fitted(config: ExperimentConfig, toy: Toy, fit_id: str) -> tuple[Estimator, TrainingLog]:
-    """The estimator with its weights, and the log of its training (call with the lock of the cell held).
+    """The estimator with its weights, and the log of its training (call with the lock of the cell held, or as a rank of such a call).
 
     Raises `SkipCell` for a design that the estimator cannot use, or a budget that the toy cannot give.
     """
-    results, seed = Path(config.results), fit_seed(config)
-    clear_unfinished_fit(results, fit_id)
+    results, seed, share = Path(config.results), fit_seed(config), share_of(config.trainer)
+    first = share is None or share.rank == 0
+    if first:
+        clear_unfinished_fit(results, fit_id)
     estimator = _build(config, toy, seed)
     if config.design not in estimator.designs:
         raise SkipCell(f"estimator {config.estimator.name} uses design {' or '.join(sorted(estimator.designs))}; got {config.design}")
     log = load_fit(results, fit_id, estimator)
+    if log is None and share is None:
+        train_in_ranks(config, fit_id)
+        log = load_fit(results, fit_id, estimator)
     if log is None:
+        # Of several ranks the first one keeps and tells what all have trained.
+        own = config if first else replace(config, tracking=TrackingConfig("none"))
         with shufflable(training_events(config, toy), config, fit_id) as source:
-            log = _train_members(estimator, source, config, fit_id)
-        save_fit(results, fit_id, estimator, log)
+            log = _train_members(estimator, source, own, fit_id)
+        if first:
+            save_fit(results, fit_id, estimator, log)
     return estimator, log
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -83,13 +84,16 @@ def compose_evaluation(overrides: Sequence[str]) -> EvaluationConfig:
 
 
 def run_plan(plan: Plan, *, force: bool = False, debug: bool = False) -> list[Outcome]:
-    """Run the cells without a good record (all of them with ``force``)."""
+    """Run the cells without a good record (all of them with ``force``); raises `InputError` if a worker process is killed."""
     from touchneedle.benchmark.sweep import run_sweep
 
     cells = plan.cells if force else plan.left
     for results in {cell.config.results for cell in cells}:
         check_results(results)
-    return run_sweep(cells, plan.launch, plan.total, force=force, debug=debug) if cells else []
+    try:
+        return run_sweep(cells, plan.launch, plan.total, force=force, debug=debug) if cells else []
+    except BrokenProcessPool as error:
+        raise InputError("a worker was killed, by want of memory perhaps; repeat the command to go on") from error
 
 
 def summary(plan: Plan, outcomes: Sequence[Outcome]) -> str:

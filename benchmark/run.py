@@ -26,6 +26,7 @@ from touchneedle.benchmark.fitted import Retraining, fit_seed, fitted
 from touchneedle.benchmark.identity import identify
 from touchneedle.benchmark.metrics.curves import curve_row
 from touchneedle.benchmark.metrics.scores import Row, Scores
+from touchneedle.benchmark.ranks import check_ranks
 from touchneedle.benchmark.records import (
     Budget,
     EstimatorInfo,
@@ -82,6 +83,7 @@ def check_config(config: ExperimentConfig) -> None:
         registry.build_options(chosen.Config, component.params, f"{table.kind} {component.name}")
     if config.budget.n_train < 2:
         raise InputError(f"budget.n_train: expected at least 2 events; got {config.budget.n_train}")
+    check_ranks(config)
 
 
 def load_plugins(config: ExperimentConfig) -> None:

@@ -2,16 +2,18 @@
 
 A ``fit_id`` is the hash of everything that affects training; a ``run_id`` adds the evaluation. Two
 processes on one folder never train the same cell: each holds a lock that the operating system frees
-when the process dies, however it dies.
+when the process dies, however it dies. No time of a file and no name of a host decides anything.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import shutil
 import uuid
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -20,8 +22,8 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from filelock import FileLock, Timeout
-from pydantic import TypeAdapter
+from filelock import FileLock, SoftFileLock, Timeout
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -44,6 +46,10 @@ CURVE_COLUMNS = {
 }
 
 
+class CorruptFit(UserWarning):
+    """Weights that cannot be read, as a machine leaves them that vanished while it wrote; the cell is trained again."""
+
+
 def hash_identity(payload: dict[str, Any]) -> str:
     """Short hash of a JSON-ready mapping, independent of key order.
 
@@ -58,13 +64,12 @@ def hash_identity(payload: dict[str, Any]) -> str:
 def hold_cell(results: Path, fit_id: str, *, wait: bool) -> Iterator[bool]:
     """Hold the lock of a cell; yields False at once if another process has it and ``wait`` is false.
 
-    Raises `InputError` if the results folder cannot be written.
+    Raises `InputError` if the results folder cannot be written, or is on a file system without locks.
     """
     folder = results / "locks"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(folder / f"{fit_id}.lock")
-        lock.acquire(timeout=-1 if wait else 0)
+        lock = _acquire(folder / f"{fit_id}.lock", wait)
     except Timeout:
         yield False
         return
@@ -76,6 +81,18 @@ def hold_cell(results: Path, fit_id: str, *, wait: bool) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
+
+
+def _acquire(path: Path, wait: bool) -> FileLock:
+    """The lock of a file, held. Not by its mere existence (`SoftFileLock`): that would outlive a machine that vanished."""
+    lock = FileLock(path)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "flock not supported")
+        lock.acquire(timeout=-1 if wait else 0)
+    if isinstance(lock, SoftFileLock):
+        lock.release()
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+    return lock
 
 
 def clear_leftovers(results: Path, run_id: str) -> None:
@@ -98,8 +115,10 @@ def save_fit(results: Path, fit_id: str, estimator: Estimator, log: TrainingLog)
         temporary.mkdir(parents=True)
         save_file({name: tensor.contiguous() for name, tensor in estimator.state_dict().items()}, temporary / "weights.safetensors")
         (temporary / "training.json").write_text(json.dumps(asdict(log)))
-        if final.exists():
-            shutil.rmtree(final)
+        for file in temporary.iterdir():
+            _bring_to_disk(file)
+        # Corrupt ones may be there, or ones that a slow file system does not show yet.
+        shutil.rmtree(final, ignore_errors=True)
         os.replace(temporary, final)
     except (OSError, SafetensorError) as error:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -108,18 +127,35 @@ def save_fit(results: Path, fit_id: str, estimator: Estimator, log: TrainingLog)
 
 
 def load_fit(results: Path, fit_id: str, estimator: Estimator) -> TrainingLog | None:
-    """Restore weights kept by `save_fit`; None if there are none."""
-    tensors = load_weights(results, fit_id)
-    if tensors is None:
+    """Restore weights kept by `save_fit`; None if there are none (`CorruptFit` is warned of any that cannot be read)."""
+    kept = _read_fit(results / "fits" / fit_id)
+    if kept is None:
         return None
+    tensors, log = kept
     estimator.load_tensors(tensors)
-    return TypeAdapter(TrainingLog).validate_json((results / "fits" / fit_id / "training.json").read_bytes())
+    return log
 
 
 def load_weights(results: Path, fit_id: str) -> dict[str, Tensor] | None:
-    """The tensors kept by `save_fit`; None if there are none."""
-    folder = results / "fits" / fit_id
-    return load_file(folder / "weights.safetensors") if (folder / "training.json").is_file() else None
+    """The tensors kept by `save_fit`; None if there are none, as in `load_fit`."""
+    kept = _read_fit(results / "fits" / fit_id)
+    return None if kept is None else kept[0]
+
+
+def _read_fit(folder: Path) -> tuple[dict[str, Tensor], TrainingLog] | None:
+    try:
+        log = TypeAdapter(TrainingLog).validate_json((folder / "training.json").read_bytes())
+        return load_file(folder / "weights.safetensors"), log
+    except FileNotFoundError:
+        return None
+    except (ValidationError, SafetensorError) as error:
+        warnings.warn(f"{folder} is corrupt ({str(error).splitlines()[0]}): training it again", CorruptFit, stacklevel=3)
+        return None
+
+
+def _bring_to_disk(file: Path) -> None:
+    with file.open("rb") as written:
+        os.fsync(written.fileno())
 
 
 def write_table(path: Path, content: Table, schema: dict[str, pa.DataType] | None = None) -> None:

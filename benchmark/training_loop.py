@@ -1,7 +1,8 @@
 """The training loop of one stage: the only importer of Lightning beside its loggers in `tracking`.
 
 Events in memory stay there and are batched by index (a DataLoader over single events costs several times
-more per step); streamed ones come in batches. The weights of the best validation loss are kept.
+more per step); streamed ones come in batches. The weights of the best validation loss are kept. Several processes may share a
+training (see `ranks`): each computes its share of every batch, and all know the losses of all.
 """
 
 from __future__ import annotations
@@ -15,13 +16,17 @@ from typing import Any, cast
 
 import lightning.pytorch as pl
 import torch
+from lightning.fabric.plugins.environments.torchelastic import TorchElasticEnvironment
 from lightning.pytorch.callbacks import TQDMProgressBar
+from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from touchneedle.benchmark.config import TrainerConfig
 from touchneedle.benchmark.energy_conserving import EnergyConserving
 from touchneedle.benchmark.members import Trainee
+from touchneedle.benchmark.ranks import n_ranks, share_of
+from touchneedle.benchmark.share import Share
 from touchneedle.benchmark.stream_batches import StreamBatches
 from touchneedle.benchmark.training_log import TrainingLog
 from touchneedle.benchmark.training_plan import TrainingPlan
@@ -53,10 +58,14 @@ def run_stage(
     log: TrainingLog,
 ) -> None:
     """Train one stage in place and add its losses to the log; raises `NonFiniteLoss` with the stage, epoch and step."""
-    module = _StageModule(trainee, stage, training, validation, plan, first_epoch=len(log.stages))
+    share = share_of(plan.trainer)
+    if share is None:
+        raise InputError(f"trainer.devices: expected one of {n_ranks(plan.trainer)} processes; run_experiment starts them")
+    module = _StageModule(trainee, stage, training, validation, plan, share, first_epoch=len(log.stages))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", module="lightning")
-        logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+        for name in ("lightning.pytorch", "lightning.fabric"):
+            logging.getLogger(name).setLevel(logging.ERROR)
         _lightning_trainer(plan.trainer).fit(module, module.batches(), module.validation_batches())
     trainee.restore(module.selection.best)
     log.stages += [stage] * len(module.train_losses)
@@ -69,7 +78,9 @@ def _lightning_trainer(trainer: TrainerConfig) -> pl.Trainer:
     show = trainer.progress and sys.stderr.isatty()
     return pl.Trainer(
         accelerator=trainer.accelerator,
-        devices=1,
+        devices=trainer.devices,
+        num_nodes=trainer.nodes,
+        strategy=_between_ranks() if n_ranks(trainer) > 1 else "auto",
         max_epochs=trainer.max_epochs,
         gradient_clip_val=trainer.gradient_clip,
         callbacks=[TQDMProgressBar(refresh_rate=20, leave=False)] if show else [],
@@ -82,6 +93,12 @@ def _lightning_trainer(trainer: TrainerConfig) -> pl.Trainer:
         inference_mode=False,
         use_distributed_sampler=False,
     )
+
+
+def _between_ranks() -> DDPStrategy:
+    """Gradients averaged over processes that are there already, which is what the environment of torchrun means."""
+    # Equal shares of a batch need not use the same parameters; buffers (reference events) are equal from the start and large.
+    return DDPStrategy(cluster_environment=TorchElasticEnvironment(), find_unused_parameters=True, broadcast_buffers=False)
 
 
 class _IndexBatches(IterableDataset[Tensor]):
@@ -102,20 +119,14 @@ class _StageModule(pl.LightningModule):
     """One stage of a training as Lightning sees it; keeps each member's weights of the best validation loss."""
 
     def __init__(
-        self,
-        trainee: Trainee,
-        stage: str,
-        training: EventSource,
-        validation: Events,
-        plan: TrainingPlan,
-        first_epoch: int,
+        self, trainee: Trainee, stage: str, training: EventSource, validation: Events, plan: TrainingPlan, share: Share, first_epoch: int
     ) -> None:
         super().__init__()
-        self.trainee = trainee
+        self.trainee, self.share = trainee, share
         self.stage, self.training_events, self.validation_events = stage, training, validation
         self.trainer_config, self.optimizer_config, self.seed = plan.trainer, plan.optimizer, plan.seed
         self.follower, self.first_epoch = plan.follower, first_epoch
-        self.loss_generator = torch.Generator().manual_seed(plan.seed)
+        self.loss_generator = torch.Generator().manual_seed(share.seed(plan.seed))
         self.train_losses: list[float] = []
         self.validation_losses: list[float] = []
         self.selection, self.reason = _Selection(plan.trainer.patience), ""
@@ -136,7 +147,7 @@ class _StageModule(pl.LightningModule):
         self.validation_events = self.validation_events.to(self.device)
 
     def training_step(self, batch: Tensor | Events, batch_index: int) -> Tensor:
-        loss = self._mean_loss("train", *self._chosen(batch), self.loss_generator)
+        loss = self._mean_loss("train", batch, self.loss_generator)
         if not bool(torch.isfinite(loss)):
             raise NonFiniteLoss(
                 f"stage {self.stage}: the loss became {loss.item()} in epoch {self.current_epoch}, step {batch_index}; "
@@ -144,28 +155,31 @@ class _StageModule(pl.LightningModule):
             )
         return loss
 
-    def _chosen(self, batch: Tensor | Events) -> tuple[Events, Tensor | None]:
-        """Events of a batch, and their rows where they are chosen from those in memory."""
-        if isinstance(self.training_events, Events) and isinstance(batch, Tensor):
-            return self.training_events[batch], batch
-        return cast(Events, batch), None
+    def _chosen(self, part: str, batch: Tensor | Events) -> tuple[Events, Tensor | None, float]:
+        """Events of a batch, their rows among the training events if these are in memory, and the factor of their mean loss."""
+        if isinstance(batch, Events):
+            return batch, None, 1.0
+        rows, factor = self.share.of(batch)
+        if part == "validation":
+            return self.validation_events[rows], None, factor
+        return cast(Events, self.training_events)[rows], rows, factor
 
     def on_validation_epoch_start(self) -> None:
         # The same draws in every epoch, so that epochs can be compared.
-        self.validation_generator = torch.Generator().manual_seed(self.seed + 2)
+        self.validation_generator = torch.Generator().manual_seed(self.share.seed(self.seed + 2))
 
-    def validation_step(self, index: Tensor, batch_index: int) -> None:
-        self._mean_loss("validation", self.validation_events[index], None, self.validation_generator)
+    def validation_step(self, batch: Tensor, batch_index: int) -> None:
+        self._mean_loss("validation", batch, self.validation_generator)
 
     def on_train_epoch_end(self) -> None:
-        self.train_losses.append(self._sums["train"].take_means()[0])
+        self.train_losses.append(self._sums["train"].take_means(self.share, self.device)[0])
         if self.follower is not None:
             losses = {f"{self.stage}/train": self.train_losses[-1], f"{self.stage}/validation": self.validation_losses[-1]}
             self.follower.log_metrics(losses, self.first_epoch + self.current_epoch)
             self.follower.save()
 
     def on_validation_epoch_end(self) -> None:
-        means = self._sums["validation"].take_means()
+        means = self._sums["validation"].take_means(self.share, self.device)
         self.validation_losses.append(means[0])
         self.selection.see(means, self.trainee)
         if self.selection.all_stopped:
@@ -187,11 +201,13 @@ class _StageModule(pl.LightningModule):
         schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, steps)
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
-    def _mean_loss(self, part: str, events: Events, rows: Tensor | None, generator: torch.Generator) -> Tensor:
-        """Mean over events, summed over members: their gradients do not mix."""
+    def _mean_loss(self, part: str, batch: Tensor | Events, generator: torch.Generator) -> Tensor:
+        """Mean over the batch's events, summed over members: their gradients do not mix. In a rank, its part of that mean."""
+        events, rows, factor = self._chosen(part, batch)
         losses = self.trainee.losses(events, rows, generator)
-        self._sums[part].add(losses)
-        return losses.mean(1).sum()
+        if factor:
+            self._sums[part].add(losses)
+        return factor * losses.mean(1).sum()
 
 
 class _Sum:
@@ -205,11 +221,11 @@ class _Sum:
         self.total = self.total + losses.detach().double().sum(1).cpu()
         self.count += losses.shape[1]
 
-    def take_means(self) -> list[float]:
-        """Means of the members; the sum starts anew."""
-        means = (self.total / max(self.count, 1)).tolist()
+    def take_means(self, share: Share, device: torch.device) -> list[float]:
+        """Means of the members over the events of all ranks; the sum starts anew."""
+        sums = share.total(torch.cat([self.total, torch.tensor([self.count], dtype=torch.float64)]), device)
         self.total, self.count = torch.zeros(1, dtype=torch.float64), 0
-        return means
+        return (sums[:-1] / sums[-1].clamp_min(1)).tolist()
 
 
 class _Selection:

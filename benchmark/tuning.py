@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import torch
 
 from touchneedle.benchmark.config import ExperimentConfig, TuningConfig, config_to_dict, parse_config
-from touchneedle.benchmark.fitted import fitted, training_events
+from touchneedle.benchmark.fitted import fitted
 from touchneedle.benchmark.identity import identify
 from touchneedle.benchmark.monitors import check_monitors, monitor_rows, worst_z
 from touchneedle.benchmark.optuna_search import OptunaSearch
@@ -29,6 +29,7 @@ from touchneedle.benchmark.store import hold_cell
 from touchneedle.benchmark.train import held_out
 from touchneedle.benchmark.training_log import TrainingLog
 from touchneedle.benchmark.training_loop import NonFiniteLoss
+from touchneedle.benchmark.training_source import training_events
 from touchneedle.conf.errors import InputError
 from touchneedle.toys.base import Events, Toy
 

@@ -144,5 +144,5 @@ def _curves_of(row: Row, problems: list[Problem]) -> tuple[Curves, ...]:
             found.append(read_curves(path))
         except UNREADABLE as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            problems.append(Problem(f"{path.parent.name}/{path.name}", f"curves are unreadable ({reason}); run again"))
+            problems.append(Problem(f"{path.parent.name}/{path.name}", f"curves are unreadable ({reason}); run again with --force"))
     return tuple(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import socket
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from touchneedle.benchmark.config import (
 )
 from touchneedle.benchmark.fitted import fitted
 from touchneedle.benchmark.identity import identify
+from touchneedle.benchmark.tracking import TrackingStopped
 from touchneedle.benchmark.training_log import TrainingLog
 from touchneedle.benchmark.training_loop import NonFiniteLoss
 from touchneedle.conf.errors import InputError
@@ -114,6 +116,43 @@ def test_a_follower_is_told_once_how_the_training_ended(tmp_path: Path, monkeypa
         train(cell(tmp_path, "csv", optimizer=OptimizerConfig(learning_rate=1e30)))
     assert bad.ends == ["failed"]
     assert len(bad.epochs) < 3
+
+
+class Broken(Told):
+    """A follower that fails at one of its calls."""
+
+    def __init__(self, call: str) -> None:
+        super().__init__()
+        self.calls: list[str] = []
+        setattr(self, call, self.fail)
+
+    def fail(self, *_: object) -> None:
+        self.calls.append("failed")
+        raise RuntimeError("503 Service Unavailable\nwith a page of HTML")
+
+
+@pytest.mark.parametrize("call", ["log_metrics", "save", "finalize"])
+def test_a_tracker_that_fails_costs_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    broken = Broken(call)
+    monkeypatch.setattr("touchneedle.benchmark.tracking._build", lambda config, results, fit_id: broken)
+    with pytest.warns(TrackingStopped, match=r"^tracking=csv stopped, the training goes on: 503 Service Unavailable$") as warned:
+        log = train(cell(tmp_path, "csv"))[1]
+    assert len(log.validation_loss) == 3
+    assert len([warning for warning in warned if warning.category is TrackingStopped]) == 1
+    assert broken.calls == ["failed"]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
+def test_a_server_that_does_not_answer_costs_no_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("mlflow")
+    with socket.socket() as nobody:
+        # Bound, and not listening: every connection is refused.
+        nobody.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{nobody.getsockname()[1]}")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        with pytest.warns(TrackingStopped, match=r"^tracking=mlflow stopped, the training goes on: .*127\.0\.0\.1"):
+            log = train(cell(tmp_path, "mlflow"))[1]
+    assert len(log.validation_loss) == 3
 
 
 def test_a_tracker_without_its_package_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
