@@ -31,7 +31,7 @@ from touchneedle.benchmark.training_log import TrainingLog
 from touchneedle.benchmark.training_loop import NonFiniteLoss
 from touchneedle.benchmark.training_source import training_events
 from touchneedle.conf.errors import InputError
-from touchneedle.toys.base import Events, Toy
+from touchneedle.toys.base import Events, Toy, collect
 
 TUNED_SECTIONS = ("estimator", "optimizer", "trainer")
 
@@ -145,7 +145,7 @@ def _watched_events(config: ExperimentConfig, toy: Toy) -> Events | None:
     """The training events, if the search looks at the validation events among them."""
     if not config.tuning.monitor:
         return None
-    events = training_events(config, toy)
+    events = collect(training_events(config, toy))
     check_monitors(config, events)
     return events
 

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from shared_trainings import RANKS, ratio_bce, ratio_of_shares, spline_flow, train_double, train_every, train_shared, trainer_of
 from torch import Tensor
 
-from touchneedle.benchmark.config import ComponentConfig, EnsembleConfig, ExperimentConfig, TrainerConfig
+from touchneedle.benchmark.config import ComponentConfig, DataConfig, EnsembleConfig, ExperimentConfig, TrainerConfig
 from touchneedle.benchmark.identity import identify
 from touchneedle.benchmark.ranks import check_ranks, run_ranks, share_of
 from touchneedle.benchmark.records import read_records
@@ -86,6 +86,11 @@ def test_stacked_members_are_refused(tmp_path: Path) -> None:
         check_config(config)
     assert "\n" not in str(caught.value)
     check_ranks(cell(tmp_path, ensemble=EnsembleConfig(members=2, stacked="auto")))
+
+
+def test_streamed_events_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"data\.memory_limit: expected a training by one process; got 2"):
+        check_config(cell(tmp_path, data=DataConfig(memory_limit=10**9)))
 
 
 def test_a_process_of_another_job_is_no_rank(monkeypatch: pytest.MonkeyPatch) -> None:
