@@ -1,4 +1,4 @@
-"""What the ranks of `test_ranks` train, in a module that their processes can import."""
+"""What the ranks of `test_shared_training` train, in a module that their processes can import."""
 
 from __future__ import annotations
 

@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -182,13 +183,17 @@ def test_workers_may_outlive_the_command_and_the_repeat_completes(shell: Callabl
     environment = {**os.environ, "PYTHONPATH": str(ROOT / ".typing"), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "touchneedle.benchmark.main", *SWEEP]
     # Its output goes nowhere: the workers would keep a pipe open.
-    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as process:
+    quiet = subprocess.DEVNULL
+    with subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=quiet, stderr=quiet, start_new_session=True) as process:
         assert process.wait() == -signal.SIGKILL
     repeated = shell(*SWEEP)
     assert repeated.returncode == 0, repeated.stdout + repeated.stderr
     records = read_records(tmp_path / "results/local")
     assert sorted((record.seed, record.status) for record in records) == [(0, "ok"), (1, "ok"), (2, "ok")]
     assert trainings(tmp_path) == 3
+    # Joblib leaves the orphans idle.
+    with suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
 
 
 # Disk full.
