@@ -85,7 +85,7 @@ def test_the_events_do_not_depend_on_the_order_of_chunks(tmp_path):
     assert (make(tmp_path) / "manifest.json").read_bytes() == expected
 
 
-@pytest.mark.parametrize("workers", [1, 2])
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_a_killed_run_goes_on_to_the_same_hash_with_any_workers(tmp_path, workers):
     expected = (make(tmp_path / "whole") / "manifest.json").read_bytes()
     output = tmp_path / "killed"

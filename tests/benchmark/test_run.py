@@ -75,7 +75,7 @@ def test_the_oracle_has_no_divergence(tmp_path: Path) -> None:
         assert rows[name].value == pytest.approx(0, abs=1e-6), name
 
 
-@pytest.mark.parametrize("estimator", ["ratio_bce", "zuko_nsf"])
+@pytest.mark.parametrize("estimator", ["ratio_bce", pytest.param("zuko_nsf", marks=pytest.mark.slow)])
 def test_the_same_cell_gives_the_same_rows(tmp_path: Path, estimator: str) -> None:
     first, second = (run(cell(tmp_path / name, estimator)) for name in "ab")
     assert first.status == "ok", first.reason
@@ -290,7 +290,8 @@ MOMENTS = {
 }
 
 
-@pytest.mark.parametrize("moment", MOMENTS)
+# Kills at every write are in `test_faults`.
+@pytest.mark.parametrize("moment", [name if name == "writing" else pytest.param(name, marks=pytest.mark.slow) for name in MOMENTS])
 def test_a_killed_sweep_completes_when_repeated(tmp_path: Path, moment: str) -> None:
     plugin = write_plugin(tmp_path, "mortal", **MOMENTS[moment])
     results = tmp_path / "results"

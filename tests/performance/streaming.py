@@ -1,6 +1,6 @@
 """Training on files larger than memory may be: peak of resident memory, events and bytes a second, and reading against a bare loop.
 
-    python -m tests.performance.streaming --gigabytes 20 --memory-limit 2GB --folder FOLDER -o results/reference/streaming/streaming.json
+    python -m tests.performance.streaming --gigabytes 20 --memory-limit 2GB --folder FOLDER -o results/reference/scale/streaming.json
 
 Writes events of a linear model with Gaussian noise (28 features, 3 parameters, weights) as parquet files to FOLDER, trains ratio_bce for
 one epoch in a fresh process, reads a part of the files by several loops, and removes them. The peak is VmHWM, as Linux counts it.
