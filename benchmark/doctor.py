@@ -31,9 +31,11 @@ EXTRAS = {
         "seaborn",
     ),
     "onnx": ("onnx", "onnxscript", "onnxruntime"),
+    "hep": ("awkward", "dask", "distributed", "fastjet", "pythia8mc", "uproot"),
     "slurm": ("hydra-submitit-launcher",),
     "ray": ("hydra-ray-launcher",),
     "search": ("optuna",),
+    "tracking": ("mlflow-skinny", "tensorboard"),
 }
 MINIMUM_PYTHON = (3, 11)
 

@@ -115,7 +115,7 @@ def test_every_command_works_installed(installed: Shell, tmp_path: Path) -> None
     assert {row["kind"] for row in json.loads(installed("list", "--json").stdout)} == {"toy", "estimator", "metric", "sweep"}
     assert "0.1.0" in installed("doctor").stdout
     assert "0 done, " in installed("plan", "-m", "sweep=smoke", "-o", "jobs.txt", "--templates", "jobs").stdout
-    assert sorted(file.name for file in (tmp_path / "jobs").iterdir()) == ["job.slurm", "job.sub"]
+    assert sorted(file.name for file in (tmp_path / "jobs").iterdir()) == ["Snakefile", "job.slurm", "job.sub", "law_tasks.py"]
     assert "1 ok" in installed("run", *TINY, "estimator=best_gaussian").stdout
     installed("report", "results/local", "-o", "reports/local")
     assert "best_gaussian" in (tmp_path / "reports/local/leaderboard.html").read_text()
