@@ -22,9 +22,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, ValidationError
 
 from touchneedle.benchmark.derive_plan import VERSION, Partition, check_memory, plan_partitions
+from touchneedle.benchmark.noted_files import FileNote, read_noted
 from touchneedle.benchmark.records import write_atomically
 from touchneedle.conf.errors import InputError
 from touchneedle.toys.feature_recipe import read_recipe
@@ -38,18 +38,14 @@ WORKERS_ARE_PROCESSES = True
 Progress = Callable[[int, int], None]
 
 
-class Note(BaseModel):
+class Note(FileNote):
     """What is known of a finished partition.
 
     Attributes:
         key: of the partition that made it.
-        sha256: hash of its parquet file.
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
     key: str
-    sha256: str
     n_read: int
     n_selected: int
 
@@ -175,17 +171,9 @@ def _computed(distributed: Any, client: Any, partitions: Sequence[Partition], le
 def _finished(partition: Partition) -> Note | None:
     """The note of a partition that is there; None if it has to be made; raises `InputError` for other results in its place."""
     file = Path(partition.output)
-    try:
-        note = Note.model_validate_json(file.with_suffix(".json").read_bytes())
-        content = file.read_bytes()
-    except FileNotFoundError:
-        return None
-    except ValidationError as error:
-        raise InputError(f"data derive: {file.with_suffix('.json')} is corrupt; delete it and repeat the command") from error
-    if note.key != partition.key:
+    note = read_noted(file, Note, "data derive")
+    if note is not None and note.key != partition.key:
         raise InputError(f"data derive: {file} was made from other files or formulas; choose another --output, or delete the folder")
-    if note.sha256 != hashlib.sha256(content).hexdigest():
-        raise InputError(f"data derive: {file} is corrupt: its hash is not the one that was noted; delete it and repeat the command")
     return note
 
 

@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, ValidationError
 
+from touchneedle.benchmark.noted_files import FileNote, read_noted
 from touchneedle.benchmark.records import write_atomically
 from touchneedle.conf import registry
 from touchneedle.conf.errors import InputError
@@ -34,16 +34,9 @@ KEY_DIGITS = 12
 Progress = Callable[[int, int], None]
 
 
-class Note(BaseModel):
-    """What is known of one finished chunk.
+class Note(FileNote):
+    """What is known of one finished chunk."""
 
-    Attributes:
-        sha256: hash of its parquet file.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    sha256: str
     n_generated: int
     n_selected: int
     cross_sections: dict[str, CrossSection]
@@ -218,19 +211,7 @@ def _file(order: Order, index: int) -> Path:
 
 def _finished(order: Order, index: int) -> Note | None:
     """The note of a chunk that is there; None if it has to be made; raises `InputError` if it is corrupt."""
-    file = _file(order, index)
-    try:
-        note = Note.model_validate_json(file.with_suffix(".json").read_bytes())
-        content = file.read_bytes()
-    except FileNotFoundError:
-        return None
-    except OSError as error:
-        raise InputError(f"data: cannot read {error.filename}: {error.strerror}; choose another --output") from error
-    except ValidationError as error:
-        raise InputError(f"data: {file.with_suffix('.json')} is corrupt; delete it and repeat the command") from error
-    if sha256(content) != note.sha256:
-        raise InputError(f"data: {file} is corrupt: its hash is not the one that was noted; delete it and repeat the command")
-    return note
+    return read_noted(_file(order, index), Note, "data")
 
 
 def _write_manifest(order: Order, notes: list[Note]) -> None:
