@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 from touchneedle.conf.errors import InputError
 from touchneedle.toys.base import ToySpec
 from touchneedle.toys.event_layout import EventLayout, layout_of
+from touchneedle.toys.table_files import ParquetTable, unreadable
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def read_table(group: RowGroup, columns: Iterable[str]) -> pa.Table:
         with pq.ParquetFile(group.path, metadata=group.metadata, pre_buffer=False) as file:
             return file.read_row_group(group.index, columns=list(columns), use_threads=False)
     except (pa.ArrowException, OSError) as error:
-        raise _unreadable(group.path, error) from error
+        raise unreadable(group.path, ParquetTable.kind, error) from error
 
 
 def _check_same(path: Path, layout: EventLayout, other_path: Path, other: EventLayout) -> None:
@@ -87,9 +88,4 @@ def _footer(path: Path) -> tuple[pq.FileMetaData, pa.Schema]:
         with pq.ParquetFile(path) as file:
             return file.metadata, file.schema_arrow
     except (pa.ArrowException, OSError) as error:
-        raise _unreadable(path, error) from error
-
-
-def _unreadable(path: Path, error: Exception) -> InputError:
-    reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-    return InputError(f"event file {path}: expected a complete parquet file; it is truncated or of another kind ({reason})")
+        raise unreadable(path, ParquetTable.kind, error) from error
