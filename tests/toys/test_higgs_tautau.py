@@ -10,11 +10,9 @@ import pytest
 import scipy.stats
 import torch
 
-from touchneedle.benchmark.check_subject import train_briefly
 from touchneedle.benchmark.check_toy import check_toy
 from touchneedle.benchmark.data import make_events
-from touchneedle.conf.errors import InputError, SkipCell
-from touchneedle.estimators.base import build_estimator
+from touchneedle.conf.errors import InputError
 from touchneedle.toys.base import Events, build_toy
 from touchneedle.toys.generated import read_generated
 from touchneedle.toys.higgs_tautau import SAMPLE
@@ -293,31 +291,6 @@ def test_pairs_are_mined(toy):
     assert weighted_pull(ratio[~at_theta], events.weight[~at_theta], 1.0) < MAX_PULL
     assert weighted_pull((1 / ratio)[at_theta], events.weight[at_theta], 1.0) < MAX_PULL
     assert weighted_pull(events.joint_score[at_theta], events.weight[at_theta]) < MAX_PULL
-
-
-@pytest.mark.parametrize("name", ["mined_alices", "mined_scandal"])
-def test_methods_of_mined_gold_learn_from_it(toy, name):
-    events = make_events(toy, 400, "pairs", 0)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        estimator = build_estimator(name, toy.spec)
-    estimator.prepare(events)
-    before = estimator.loss(events, torch.Generator().manual_seed(0)).mean().item()
-    train_briefly(estimator, events, steps=20)
-    assert estimator.loss(events, torch.Generator().manual_seed(0)).mean().item() < before
-
-
-@pytest.mark.parametrize("design", ["prior", "templates", "nominal"])
-def test_other_designs(toy, design):
-    events = make_events(toy, 2_000, design, 0)
-    assert (events.base is None, len(events)) == (True, 2_000)
-    assert events.weight.mean().item() == pytest.approx(1, rel=1e-10)
-    assert (events.joint_score is not None) == (design == "nominal")
-
-
-def test_a_budget_beyond_the_pool_is_skipped(toy):
-    with pytest.raises(SkipCell, match="set budget.n_train="):
-        make_events(toy, 100_000, "pairs", 0)
 
 
 # The sample, and what may be wrong with another.
