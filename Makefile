@@ -45,7 +45,7 @@ types: install ## mypy --strict and pyright
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
 bench: install ## Speed of the pieces
-	$(BIN)/python -m pytest -q tests/performance --benchmark-only
+	$(BIN)/python -m pytest -q tests/performance --benchmark-only --speed results/reference/speed/cpu.json
 
 reference: install ## The published board and its report (90 minutes on two cores; goes on where it stopped)
 	@status=0; \

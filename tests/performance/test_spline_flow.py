@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from statistics import median
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 
+from tests.performance.ratios import Speed, Task, note_speed, ratio, side_by_side
 from touchneedle.estimators.conditional_flow import ConditionalFlow
 from touchneedle.estimators.flow_density import SplineFlowConfig
 from touchneedle.estimators.flow_families import FlowFamily, build_flow
 
-FEATURES, CONTEXT, TRANSFORMS, BATCH, ROUNDS = 8, 3, 5, 1_024, 12
+FEATURES, CONTEXT, TRANSFORMS, BATCH = 8, 3, 5, 1_024
 FAMILIES: tuple[FlowFamily, ...] = ("zuko_nsf", "spline_flow")
-Task = Callable[[], object]
-
-
-@contextmanager
-def one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def train(flow: ConditionalFlow, z: torch.Tensor, context: torch.Tensor) -> Task:
@@ -51,19 +38,19 @@ def score(flow: ConditionalFlow, z: torch.Tensor, context: torch.Tensor) -> Task
     return lambda: torch.autograd.grad(flow.log_prob(z, moving).sum(), moving)
 
 
+@pytest.mark.usefixtures("one_thread")
 @pytest.mark.parametrize(("make", "faster"), [(train, 1.5), (density, 1.8), (score, 1.7)], ids=["training step", "density", "score"])
-def test_splines_features_first_are_faster(benchmark: Any, make: Callable[..., Task], faster: float) -> None:
-    with one_thread():
-        torch.manual_seed(0)
-        z, context = torch.randn(BATCH, FEATURES), torch.randn(BATCH, CONTEXT)
-        tasks = [make(build_flow(family, FEATURES, CONTEXT, SplineFlowConfig(transforms=TRANSFORMS)), z, context) for family in FAMILIES]
-        seconds: list[list[float]] = [[], []]
-        for _ in range(ROUNDS):
-            for task, spent in zip(tasks, seconds, strict=True):
-                start = time.process_time()
-                task()
-                spent.append(time.process_time() - start)
-        ratio = median(seconds[0]) / median(seconds[1])
-        benchmark.extra_info["times zuko"] = round(ratio, 2)
-        benchmark.pedantic(tasks[1], rounds=3)
-    assert ratio > faster
+def test_splines_features_first_are_faster(
+    benchmark: Any, request: pytest.FixtureRequest, make: Callable[..., Task], faster: float
+) -> None:
+    torch.manual_seed(0)
+    z, context = torch.randn(BATCH, FEATURES), torch.randn(BATCH, CONTEXT)
+    flows = {family: build_flow(family, FEATURES, CONTEXT, SplineFlowConfig(transforms=TRANSFORMS)) for family in FAMILIES}
+    tasks = {family: make(flow, z, context) for family, flow in flows.items()}
+    seconds = side_by_side(tasks)
+    value, error = ratio(seconds["zuko_nsf"], seconds["spline_flow"])
+    topic = request.node.callspec.id
+    wanted = 2.0 if make is train else None
+    note_speed(benchmark, Speed(topic, "spline_flow, eager, float32", value, error, against="zuko_nsf", wanted=wanted))
+    benchmark.pedantic(tasks["spline_flow"], rounds=3)
+    assert value > faster
