@@ -6,6 +6,7 @@ import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, fields, is_dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
@@ -139,6 +140,7 @@ def check_results(results: str) -> None:
     probe.unlink(missing_ok=True)
 
 
+@cache
 def option_names(group: str) -> list[str]:
     """Options of a configuration group such as ``trainer``; empty for plain keys and components."""
     group_class = get_type_hints(ExperimentConfig).get(group)

@@ -48,7 +48,8 @@ def _build(name: str, options: Sequence[str]) -> Any:
 def _toy_params(name: str, options: Sequence[str]) -> dict[str, Any]:
     if not options:
         return {}
-    from touchneedle.benchmark.sweep import compose_cell, expand
+    from touchneedle.benchmark.compose import compose_cell
+    from touchneedle.benchmark.sweep import expand
 
     for word in options:
         if not key_of(word).startswith("toy."):

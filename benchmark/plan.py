@@ -74,7 +74,8 @@ def load_plugins(plugins: Iterable[Path]) -> list[str]:
 
 def compose_evaluation(overrides: Sequence[str]) -> EvaluationConfig:
     """The evaluation that ``evaluation=standard evaluation.n_points=2`` describes."""
-    from touchneedle.benchmark.sweep import compose_cell, expand
+    from touchneedle.benchmark.compose import compose_cell
+    from touchneedle.benchmark.sweep import expand
 
     for word in overrides:
         if key_of(word).partition(".")[0] != "evaluation":
@@ -159,7 +160,7 @@ def write_templates(folder: Path, jobs: Path, n_jobs: int) -> list[Path]:
 
 
 def _make_cell(number: int, words: list[str], launch: Sequence[str]) -> Cell:
-    from touchneedle.benchmark.sweep import compose_cell
+    from touchneedle.benchmark.compose import compose_cell
 
     config = compose_cell(words, launch)
     check(config)

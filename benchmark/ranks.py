@@ -141,10 +141,11 @@ def _train(config: ExperimentConfig, fit_id: str) -> None:
 
 def main(words: Sequence[str]) -> None:
     """Train the cell that the words after ``touchneedle run`` describe as a rank that ``torchrun`` has started."""
+    from touchneedle.benchmark.compose import compose_cell
     from touchneedle.benchmark.identity import identify
     from touchneedle.benchmark.run import check_config
     from touchneedle.benchmark.store import hold_cell
-    from touchneedle.benchmark.sweep import compose_cell, expand
+    from touchneedle.benchmark.sweep import expand
 
     config = compose_cell(expand(words, multirun=False).cells[0])
     check_config(config)

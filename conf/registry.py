@@ -14,13 +14,17 @@ import hashlib
 import importlib
 import importlib.util
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from touchneedle.conf.errors import InputError
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
 
 TOY_TABLE = {
     "amplitude_interference": "touchneedle.toys.amplitude_interference:AmplitudeInterference",
@@ -195,7 +199,7 @@ class Registry:
         return add
 
     def _entry_points(self) -> list[EntryPoint]:
-        points = entry_points(group=self.group)
+        points = _installed(entry_points, self.group, tuple(sys.path))
         return sorted((point for point in points if self._table.get(point.name) != point.value), key=lambda point: point.name)
 
     def _claim(self, found: dict[str, Entry], entry: Entry) -> None:
@@ -243,7 +247,7 @@ def load_plugin_file(path: str | Path) -> None:
 
 def build_options(config_class: type, params: Mapping[str, Any], owner: str) -> Any:
     """Fill the dataclass ``config_class`` from ``params``; raises `InputError` naming the wrong field."""
-    from pydantic import TypeAdapter, ValidationError
+    from pydantic import ValidationError
 
     known = [field.name for field in dataclasses.fields(config_class)]
     for name in params:
@@ -252,7 +256,7 @@ def build_options(config_class: type, params: Mapping[str, Any], owner: str) -> 
             hint = f" (did you mean {close[0]!r}?)" if close else ""
             raise InputError(f"{owner}: unknown option {name!r}{hint}; known options: {', '.join(known) or 'none'}")
     try:
-        return TypeAdapter(config_class).validate_python(dict(params))
+        return _reader(config_class).validate_python(dict(params))
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
@@ -268,6 +272,19 @@ def _import_target(entry: Entry, kind: str) -> type:
     if not isinstance(component, type):
         raise InputError(f"{kind} {entry.name!r} from {entry.distribution}: expected a class at {entry.target}")
     return component
+
+
+@cache
+def _installed(find: Callable[..., Iterable[EntryPoint]], group: str, _path: tuple[str, ...]) -> tuple[EntryPoint, ...]:
+    """Entry points of a group, looked for once on a path: that opens a file of every installed package."""
+    return tuple(find(group=group))
+
+
+@cache
+def _reader(config_class: type) -> TypeAdapter[Any]:
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(config_class)
 
 
 def _distribution(point: EntryPoint) -> str:

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
+from touchneedle.benchmark.compose import compose_cell
 from touchneedle.benchmark.listing import with_components
 from touchneedle.benchmark.main import app
-from touchneedle.benchmark.sweep import compose_cell, expand
+from touchneedle.benchmark.sweep import expand
 from touchneedle.conf import registry
 from touchneedle.conf.errors import InputError
 from touchneedle.reports.headline import headline_markdown, with_headline

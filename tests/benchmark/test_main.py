@@ -13,9 +13,10 @@ from types import SimpleNamespace
 import pytest
 
 from touchneedle.benchmark import listing
+from touchneedle.benchmark.compose import compose_cell
 from touchneedle.benchmark.doctor import ESSENTIAL, EXTRAS, examine
 from touchneedle.benchmark.overrides import complete
-from touchneedle.benchmark.sweep import compose_cell, expand
+from touchneedle.benchmark.sweep import expand
 from touchneedle.conf import registry
 
 STAND_IN = Path(__file__).parent / "stand_in.py"

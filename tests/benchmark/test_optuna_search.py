@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 
 from touchneedle.benchmark import tuning
+from touchneedle.benchmark.compose import compose_cell
 from touchneedle.benchmark.config import BudgetConfig, ComponentConfig, ExperimentConfig, TrainerConfig, TuningConfig
 from touchneedle.benchmark.optuna_search import OptunaSearch
 from touchneedle.benchmark.records import Metric, Trial
 from touchneedle.benchmark.search_space import Range
-from touchneedle.benchmark.sweep import compose_cell
 from touchneedle.benchmark.tuning import tune
 from touchneedle.conf.errors import InputError
 from touchneedle.toys.base import Events, Toy, build_toy

@@ -9,8 +9,9 @@ import pytest
 
 from touchneedle.benchmark import overrides as words
 from touchneedle.benchmark.cells import Cell
+from touchneedle.benchmark.compose import compose_cell
 from touchneedle.benchmark.config import ExperimentConfig, parse_config
-from touchneedle.benchmark.sweep import compose_cell, expand, run_sweep
+from touchneedle.benchmark.sweep import expand, run_sweep
 from touchneedle.conf.errors import InputError
 
 STAND_IN = Path(__file__).parent / "stand_in.py"
@@ -210,6 +211,6 @@ def test_progress_bars_are_off_in_a_sweep(stand_in, tmp_path):
 
 
 def test_composing_needs_no_torch():
-    program = "import sys; from touchneedle.benchmark.sweep import compose_cell; compose_cell([]); sys.exit('torch' in sys.modules)"
+    program = "import sys; from touchneedle.benchmark.compose import compose_cell; compose_cell([]); sys.exit('torch' in sys.modules)"
     environment = {"PYTHONPATH": str(STAND_IN.parents[2] / ".typing")}
     assert subprocess.run([sys.executable, "-c", program], env=environment, check=False).returncode == 0

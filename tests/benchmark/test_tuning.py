@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from touchneedle.benchmark.compose import compose_cell
 from touchneedle.benchmark.config import (
     BudgetConfig,
     ComponentConfig,
@@ -22,7 +23,6 @@ from touchneedle.benchmark.records import Metric, Trial, read_records
 from touchneedle.benchmark.run import run_experiment
 from touchneedle.benchmark.search_space import Range
 from touchneedle.benchmark.store import load_weights
-from touchneedle.benchmark.sweep import compose_cell
 from touchneedle.benchmark.tuning import choose, draw_trials, tune, with_options
 from touchneedle.conf.errors import InputError
 from touchneedle.reports.repeat import repeat_command

@@ -8,8 +8,9 @@ import pytest
 import yaml
 
 from touchneedle.benchmark import overrides as words
+from touchneedle.benchmark.compose import compose_cell
 from touchneedle.benchmark.config import BudgetConfig, EnsembleConfig, EvaluationConfig, OptimizerConfig, TrainerConfig, TuningConfig
-from touchneedle.benchmark.sweep import compose_cell, expand
+from touchneedle.benchmark.sweep import expand
 from touchneedle.conf.errors import InputError
 
 
