@@ -56,10 +56,15 @@ def compose_cell(overrides: Sequence[str], launch: Sequence[str] = ()) -> Experi
 
 @contextmanager
 def hydra_session() -> Iterator[None]:
-    """Hydra over ``touchneedle.conf``, with the components of the registry as members of their groups."""
+    """Hydra over ``touchneedle.conf``, with the components of the registry as members of their groups; may be nested."""
     _offer_components()
-    with initialize_config_module("touchneedle.conf", version_base="1.3"):
-        yield
+    outer = GlobalHydra.instance().hydra
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_module("touchneedle.conf", version_base="1.3"):
+            yield
+    finally:
+        GlobalHydra.instance().hydra = outer
 
 
 def compose_config(overrides: Sequence[str], mode: RunMode = RunMode.RUN) -> DictConfig:

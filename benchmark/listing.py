@@ -13,6 +13,7 @@ from dataclasses import MISSING, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from touchneedle.benchmark.definitions import gate_definitions, metric_definitions
 from touchneedle.benchmark.overrides import describe_preset, members
 from touchneedle.conf import registry
 from touchneedle.conf.errors import InputError
@@ -120,9 +121,7 @@ def _component_rows(components: Registry) -> list[Row]:
 
 
 def _metric_rows() -> list[Row]:
-    from touchneedle.benchmark.evaluate import METRICS
-
-    return [Row("metric", f"{metric.family}/{metric.name}", BUILT_IN, metric.description) for metric in METRICS]
+    return [Row("metric", name, BUILT_IN, about) for name, about in (metric_definitions() | gate_definitions()).items()]
 
 
 def rewrite(readme: Path) -> None:

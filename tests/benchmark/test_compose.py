@@ -5,7 +5,7 @@ import random
 import pytest
 from omegaconf import OmegaConf
 
-from touchneedle.benchmark.compose import compose_cell, compose_config, hydra_session, quick_config, to_experiment, without_hydra
+from touchneedle.benchmark.compose import _chosen, compose_cell, compose_config, hydra_session, quick_config, to_experiment, without_hydra
 from touchneedle.benchmark.overrides import members, to_hydra
 from touchneedle.benchmark.sweep import expand
 from touchneedle.conf.errors import InputError
@@ -80,7 +80,7 @@ def test_mixed_words_are_composed_as_by_hydra():
 def test_more_mixed_words_are_composed_as_by_hydra():
     for word in WORDS:
         assert_agree([word])
-    check_mixtures(1_000, seed=1)
+    check_mixtures(300, seed=1)
 
 
 def check_mixtures(n, seed):
@@ -110,6 +110,14 @@ def test_cells_do_not_change_what_later_ones_start_from():
     first = compose_cell(["seed=3", "estimator.hidden=[1]", "evaluation.n_events=[5]"])
     assert compose_cell(["seed=4"]).estimator.params == {}
     assert compose_cell(["seed=3", "estimator.hidden=[1]", "evaluation.n_events=[5]"]) == first
+
+
+def test_sessions_may_be_nested():
+    with hydra_session():
+        whole = contents(compose_config(["budget=small", "seed=3"]))
+        _chosen.cache_clear()
+        assert contents(quick_config(["budget=small", "seed=3"])) == whole
+        assert contents(compose_config(["budget=small", "seed=3"])) == whole
 
 
 def test_hydra_composes_what_is_found_on_its_search_path(tmp_path):

@@ -15,6 +15,7 @@ import pytest
 from touchneedle.benchmark import listing
 from touchneedle.benchmark.compose import compose_cell
 from touchneedle.benchmark.doctor import ESSENTIAL, EXTRAS, examine
+from touchneedle.benchmark.evaluate import METRICS
 from touchneedle.benchmark.overrides import complete
 from touchneedle.benchmark.sweep import expand
 from touchneedle.conf import registry
@@ -321,8 +322,13 @@ def test_descriptions_are_read_without_importing():
     assert listing.describe(registry.Entry("x", "json.decoder:JSONDecoder", "")).startswith("Simple JSON")
 
 
-def test_listing_toys_imports_no_torch():
-    program = "import sys; from touchneedle.benchmark.listing import list_rows; list_rows('toys'); sys.exit('torch' in sys.modules)"
+def test_listed_metrics_are_those_that_are_computed():
+    listed = {(row.name, row.description) for row in listing.list_rows("metrics")}
+    assert listed == {(f"{metric.family}/{metric.name}", metric.description) for metric in METRICS}
+
+
+def test_listing_imports_no_torch():
+    program = "import sys; from touchneedle.benchmark.listing import list_rows; list_rows('all'); sys.exit('torch' in sys.modules)"
     environment = {**os.environ, "PYTHONPATH": str(ROOT / ".typing")}
     assert subprocess.run([sys.executable, "-c", program], env=environment, check=False).returncode == 0
 
