@@ -23,6 +23,7 @@ class Speed:
         topic: what is made fast, such as ``training step``.
         what: what was measured, such as ``spline_flow, compiled``.
         against: what it was measured against, in the same run; "" for an absolute number.
+        standard_error: over rounds; None for a number that was measured once.
         wanted: the target; None for a number that explains others.
         better: whether the number should be at least or at most what is wanted.
         note: where the time goes and what the floor is, above all where a target is missed.
@@ -31,7 +32,7 @@ class Speed:
     topic: str
     what: str
     value: FiniteFloat
-    standard_error: Annotated[FiniteFloat, Ge(0)]
+    standard_error: Annotated[FiniteFloat, Ge(0)] | None
     against: str = ""
     wanted: FiniteFloat | None = None
     better: Literal["higher", "lower"] = "higher"

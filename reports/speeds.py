@@ -67,7 +67,7 @@ def _wanted(row: Speed) -> str:
     if row.wanted is None:
         return ""
     sign = "\N{GREATER-THAN OR EQUAL TO}" if row.better == "higher" else "\N{LESS-THAN OR EQUAL TO}"
-    return f"{sign} {format_number(row.wanted)} {row.unit}"
+    return f"{sign} {row.wanted:,g} {row.unit}"
 
 
 def _machine(row: Speed) -> str:
