@@ -4,12 +4,13 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RESULTS ?= results/local
 REPORTS ?= reports/local
+SPEED ?= results/reference/speed
 # One thread per process keeps small networks fast and sweeps side by side fair.
 export OMP_NUM_THREADS ?= 1
 export MKL_NUM_THREADS ?= 1
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-slow lint types bench reference clean
+.PHONY: help install demo test test-slow lint types bench bench-gpu reference clean
 
 help: ## This list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -44,8 +45,19 @@ types: install ## mypy --strict and pyright
 	$(BIN)/mypy --python-executable $(BIN)/python
 	$(BIN)/pyright --pythonpath $(BIN)/python
 
-bench: install ## Speed of the pieces
-	$(BIN)/python -m pytest -q tests/performance --benchmark-only --speed results/reference/speed/cpu.json
+bench: install ## Speed of the pieces, as a table
+	$(call measured,cpu,not cuda)
+
+bench-gpu: install ## The same on a GPU, where a piece can run there
+	$(call measured,gpu,cuda)
+
+# A failed measurement leaves the others in the table.
+define measured
+	@status=0; \
+	$(BIN)/python -m pytest -q tests/performance --benchmark-only -k '$(2)' --speed $(SPEED)/$(1).json || status=$$?; \
+	$(BIN)/python -m tests.performance.table $(SPEED)/$(1).json || status=$$?; \
+	exit $$status
+endef
 
 reference: install ## The published board and its report (90 minutes on two cores; goes on where it stopped)
 	@status=0; \

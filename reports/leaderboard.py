@@ -1,7 +1,7 @@
 """The leaderboard: records in; one HTML page, the same as Markdown, CSV and parquet, and a summary for programs out.
 
-A pure function of the results folder: equal folders give equal bytes. An audit and a survey of exports beside the records have
-their own tables.
+A pure function of the results folder: equal folders give equal bytes. An audit, a survey of exports and measured speeds beside
+the records have their own tables.
 """
 
 from __future__ import annotations
@@ -9,10 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from touchneedle.benchmark.export_rows import EXPORTS, Export, read_exports
 from touchneedle.benchmark.records import write_atomically
-from touchneedle.benchmark.verdicts import AUDIT, Verdict, read_verdicts
-from touchneedle.conf.errors import InputError
 from touchneedle.reports.figures import draw_all
 from touchneedle.reports.guide import GUIDE
 from touchneedle.reports.overview import build_overview
@@ -20,9 +17,10 @@ from touchneedle.reports.overview_text import overview_markdown, overview_view
 from touchneedle.reports.page import render_page
 from touchneedle.reports.page_toys import toy_anchors
 from touchneedle.reports.parquet_table import to_parquet
-from touchneedle.reports.rows import Problem, Results, read_results
+from touchneedle.reports.rows import read_results
 from touchneedle.reports.sections import build_sections
 from touchneedle.reports.summary import to_summary
+from touchneedle.reports.surveys import read_surveys
 from touchneedle.reports.text_tables import to_csv, to_markdown
 
 
@@ -43,16 +41,16 @@ def write_report(results: Path, out: Path, against: Path | None = None) -> Repor
         InputError: if ``results`` or ``against`` is no folder or holds no record, or ``out`` cannot be written.
     """
     found = read_results(results)
-    verdicts, exports = _verdicts(results, found), _exports(results, found)
+    surveys = read_surveys(results, found)
     sections = build_sections(found)
     figures = [[draw_all(table.rows, section.parameter) for table in section.tables] for section in sections]
     drawn = [figure for tables in figures for table in tables for figure in table]
     problems = [*found.problems, *(problem for figure in drawn for problem in figure.picture.problems)]
-    overview = build_overview(sections, exports, against, toy_anchors(sections))
+    overview = build_overview(sections, surveys.exports, against, toy_anchors(sections))
     rows = to_csv(sections, problems)
     contents: dict[str, str | bytes] = {
-        "leaderboard.html": render_page(sections, problems, figures, verdicts, exports, overview_view(overview)),
-        "leaderboard.md": to_markdown(sections, problems, GUIDE, verdicts, exports, overview_markdown(overview)),
+        "leaderboard.html": render_page(sections, problems, figures, surveys, overview_view(overview)),
+        "leaderboard.md": to_markdown(sections, problems, GUIDE, surveys, overview_markdown(overview)),
         "leaderboard.csv": rows,
         "leaderboard.parquet": to_parquet(rows),
         "summary.json": to_summary(overview),
@@ -61,19 +59,3 @@ def write_report(results: Path, out: Path, against: Path | None = None) -> Repor
     for path, content in zip(paths, contents.values(), strict=True):
         write_atomically(path, content)
     return Report(paths, [f"{problem.file}: {problem.reason}" for problem in problems])
-
-
-def _verdicts(folder: Path, found: Results) -> list[Verdict]:
-    try:
-        return read_verdicts(folder)
-    except InputError as error:
-        found.problems.append(Problem(AUDIT.as_posix(), str(error)))
-        return []
-
-
-def _exports(folder: Path, found: Results) -> list[Export]:
-    try:
-        return read_exports(folder)
-    except InputError as error:
-        found.problems.append(Problem(EXPORTS.as_posix(), str(error)))
-        return []

@@ -33,6 +33,9 @@ from touchneedle.reports.page_runs import RunViews
 from touchneedle.reports.page_toys import ToyViews, toy_anchor
 from touchneedle.reports.rows import Problem
 from touchneedle.reports.sections import Section
+from touchneedle.reports.speed_rows import Speed
+from touchneedle.reports.speeds import ABOUT_SPEEDS, speed_summary, speed_topics
+from touchneedle.reports.surveys import NOTHING, Surveys
 from touchneedle.reports.thinning import Thinning, steps
 
 FOLDER = Path(__file__).parent
@@ -44,14 +47,13 @@ def render_page(
     sections: Sequence[Section],
     problems: Sequence[Problem],
     figures: Sequence[Sequence[Sequence[Figure]]],
-    verdicts: Sequence[Verdict] = (),
-    exports: Sequence[Export] = (),
+    surveys: Surveys = NOTHING,
     overview: dict[str, Any] | None = None,
 ) -> str:
     """The page (``figures`` by section and table); details are thinned out, and the page says so, until it is below `MAX_BYTES`."""
     page = ""
     for step in steps(sections, MAX_BYTES):
-        page = _render(sections, problems, figures, verdicts, exports, overview, step)
+        page = _render(sections, problems, figures, surveys, overview, step)
         if len(page.encode()) < MAX_BYTES:
             break
     return page
@@ -61,8 +63,7 @@ def _render(
     sections: Sequence[Section],
     problems: Sequence[Problem],
     figures: Sequence[Sequence[Sequence[Figure]]],
-    verdicts: Sequence[Verdict],
-    exports: Sequence[Export],
+    surveys: Surveys,
     overview: dict[str, Any] | None,
     step: Thinning,
 ) -> str:
@@ -71,7 +72,7 @@ def _render(
         toy_anchor(anchors, section)
     runs = RunViews(anchors, step.traceback, step.runs)
     sources = Sources()
-    toys, estimators = ToyViews(anchors, runs, sources, step), EstimatorViews(anchors, runs, sources, exports)
+    toys, estimators = ToyViews(anchors, runs, sources, step), EstimatorViews(anchors, runs, sources, surveys.exports)
     compared = comparison(sections, anchors, sources, seeds=step.hints)
     script = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in SCRIPTS)
     return (
@@ -80,14 +81,15 @@ def _render(
         .render(
             sections=[toys.section(section, figures[index]) for index, section in enumerate(sections)],
             estimators=[estimators.estimator(found) for found in everything(sections)],
-            formats=export_formats(exports),
-            questions=questions(compared, exports),
+            formats=export_formats(surveys.exports),
+            questions=questions(compared, surveys.exports),
             compared=Markup(script_json(compared)),
             problems=problems,
             guide=GUIDE,
             definitions=_definitions(sections),
-            audit=_audit(verdicts),
-            exports=_exports(exports),
+            audit=_audit(surveys.verdicts),
+            exports=_exports(surveys.exports),
+            speeds=_speeds(surveys.speeds),
             overview=overview,
             note=step.note,
             environments=runs.environments.texts,
@@ -125,3 +127,7 @@ def _audit(verdicts: Sequence[Verdict]) -> dict[str, Any] | None:
 
 def _exports(rows: Sequence[Export]) -> dict[str, Any] | None:
     return {"about": ABOUT_EXPORTS, "formats": export_formats(rows), "lines": export_lines(rows)} if rows else None
+
+
+def _speeds(rows: Sequence[Speed]) -> dict[str, Any] | None:
+    return {"about": ABOUT_SPEEDS, "summary": speed_summary(rows), "topics": speed_topics(rows)} if rows else None

@@ -17,6 +17,9 @@ from touchneedle.reports.exports import ABOUT_EXPORTS, export_formats, export_li
 from touchneedle.reports.numbers import format_cell, format_count
 from touchneedle.reports.rows import Problem, Row, Run, canonical, role_of
 from touchneedle.reports.sections import Column, Section, Table
+from touchneedle.reports.speed_rows import Speed
+from touchneedle.reports.speeds import ABOUT_SPEEDS, SPEED_TITLES, speed_lines, speed_summary
+from touchneedle.reports.surveys import NOTHING, Surveys
 
 CSV_FIELDS = (
     *("status", "toy", "toy_version", "toy_params", "estimator", "estimator_version", "distribution", "options", "role", "track"),
@@ -44,21 +47,22 @@ def to_markdown(
     sections: Sequence[Section],
     problems: Sequence[Problem],
     guide: Sequence[tuple[str, str]],
-    verdicts: Sequence[Verdict] = (),
-    exports: Sequence[Export] = (),
+    surveys: Surveys = NOTHING,
     overview: Sequence[str] = (),
 ) -> str:
-    """The overview, headline tables per toy, failures and skips, the audit, the exports, and how to read them."""
+    """The overview, headline tables per toy, failures and skips, the audit, the exports, the speeds, and how to read them."""
     lines = ["# Touchneedle leaderboard", "", *overview]
     for section in sections:
         lines += _section_lines(section)
     if problems:
         lines += ["## Files that could not be read", ""]
         lines += [f"- {escape(problem.file)}: {escape(problem.reason)}" for problem in problems] + [""]
-    if verdicts:
-        lines += _audit_section(verdicts)
-    if exports:
-        lines += _export_section(exports)
+    if surveys.verdicts:
+        lines += _audit_section(surveys.verdicts)
+    if surveys.exports:
+        lines += _export_section(surveys.exports)
+    if surveys.speeds:
+        lines += _speed_section(surveys.speeds)
     lines += ["## How to read this", "", *(f"- **{escape(term)}**: {escape(meaning)}" for term, meaning in guide)]
     return "\n".join(lines) + "\n"
 
@@ -164,6 +168,12 @@ def _export_section(rows: Sequence[Export]) -> list[str]:
     titles = ["estimator", *export_formats(rows)]
     lines = ["## Exports", "", ABOUT_EXPORTS, "", table_row(titles), "|" + "---|" * len(titles)]
     return [*lines, *(table_row([line.estimator, *(cell.text for cell in line.cells)]) for line in export_lines(rows)), ""]
+
+
+def _speed_section(rows: Sequence[Speed]) -> list[str]:
+    titles = (*SPEED_TITLES, "note")
+    lines = ["## Speed", "", ABOUT_SPEEDS, "", speed_summary(rows), "", table_row(titles), "|" + "---|" * len(titles)]
+    return [*lines, *(table_row([*line.cells, line.note]) for line in speed_lines(rows)), ""]
 
 
 def _outcome_line(runs: Sequence[Run]) -> str:

@@ -3,6 +3,7 @@
 import re
 import shlex
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from touchneedle.conf import registry
 from touchneedle.conf.errors import InputError
 from touchneedle.reports.headline import headline_markdown, with_headline
 from touchneedle.reports.rows import Results, read_results
+from touchneedle.reports.speed_headline import reference_speeds, with_speeds
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -47,6 +49,11 @@ def test_the_headline_is_current() -> None:
     assert with_headline(README, read_results(ROOT / "results" / "reference")) == README, "run: python -m touchneedle.reports.headline"
 
 
+def test_the_speeds_are_current() -> None:
+    speeds = reference_speeds(ROOT / "results" / "reference")
+    assert with_speeds(README, speeds) == README, "run: python -m touchneedle.reports.speed_headline"
+
+
 def test_the_headline_changes_with_the_records() -> None:
     """On other records, of the sweep `house`, the same code tells something else: every ranked method, its seeds and its limit."""
     found = headline_markdown(read_results(ROOT / "results" / "reference" / "house"))
@@ -56,7 +63,7 @@ def test_the_headline_changes_with_the_records() -> None:
     assert "seeds 0 to 2" in found
 
 
-@pytest.mark.parametrize("change", [with_components, lambda readme: with_headline(readme, Results())])
+@pytest.mark.parametrize("change", [with_components, partial(with_headline, results=Results()), partial(with_speeds, rows=())])
 def test_a_readme_without_the_comments_is_refused(change: Callable[[str], str]) -> None:
     with pytest.raises(InputError, match="expected the comments"):
         change("# Nothing here\n")

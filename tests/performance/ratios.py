@@ -12,48 +12,18 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
+
+from touchneedle.reports.speed_rows import Speed as Speed
 
 ROUNDS, RESAMPLES = 12, 400
 # Rows of this session.
 MEASURED: list[dict[str, Any]] = []
 Task = Callable[[], object]
-
-
-@dataclass(frozen=True)
-class Speed:
-    """One measured number beside what is wanted of it; a row of ``results/*/speed/*.json``.
-
-    Attributes:
-        topic: what is made fast, such as ``training step``.
-        what: what was measured, such as ``spline_flow, compiled``.
-        against: what it was measured against, in the same run; "" for an absolute number.
-        wanted: the target; None for a number that explains others.
-        better: whether the number should be at least or at most what is wanted.
-        note: where the time goes and what the floor is, above all where a target is missed.
-    """
-
-    topic: str
-    what: str
-    value: float
-    standard_error: float
-    against: str = ""
-    wanted: float | None = None
-    better: Literal["higher", "lower"] = "higher"
-    unit: str = "times"
-    note: str = ""
-    machine: dict[str, str | int] = field(default_factory=dict)
-
-    @property
-    def met(self) -> bool | None:
-        """Whether the target is met; None without one."""
-        if self.wanted is None:
-            return None
-        return self.value >= self.wanted if self.better == "higher" else self.value <= self.wanted
 
 
 def side_by_side(tasks: Mapping[str, Task], rounds: int = ROUNDS, clock: Callable[[], float] = time.process_time) -> dict[str, list[float]]:

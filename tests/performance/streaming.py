@@ -13,6 +13,7 @@ import json
 import os
 import platform
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -24,6 +25,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from tests.performance.ratios import side_by_side
 from touchneedle.benchmark.config import DataConfig, OptimizerConfig, TrainerConfig
 from touchneedle.benchmark.records import write_atomically
 from touchneedle.conf.registry import build_options
@@ -40,8 +42,7 @@ SPEC = ToySpec(
     processes=("all",),
 )
 # Files that the loops read, so that they are in the cache of the system for all of them.
-READ_FILES = 1
-REPEATS = 3
+READ_FILES, READ_ROUNDS = 1, 5
 
 
 def draw(n: int, seed: int) -> Iterator[Events]:
@@ -92,9 +93,15 @@ def train_once(folder: Path, limit: int, workers: int) -> dict[str, Any]:
 
 
 def read_rates(folder: Path, limit: int) -> dict[str, float]:
-    """Bytes of events a second of each loop, the median of interleaved repeats, after one to fill the cache."""
+    """Bytes of events a second of each loop."""
+    stream = open_stream(folder, limit, 1, READ_FILES)
+    size = len(stream) * stream.event_bytes
+    return {name: size / statistics.median(found) for name, found in read_seconds(folder, limit).items()}
+
+
+def read_seconds(folder: Path, limit: int) -> dict[str, list[float]]:
+    """Wall seconds of each loop over the same files, in turns."""
     streams = {workers: open_stream(folder, limit, workers, READ_FILES) for workers in (1, 2)}
-    size = len(streams[1]) * streams[1].event_bytes
     calls: dict[str, Callable[[], object]] = {
         "bare_one_thread": lambda: bare_loop(streams[1], threads=False),
         "bare_threads": lambda: bare_loop(streams[1], threads=True),
@@ -102,13 +109,7 @@ def read_rates(folder: Path, limit: int) -> dict[str, float]:
     for workers, stream in streams.items():
         calls[f"stream_{workers}"] = lambda stream=stream: count(stream.batches(2**15))
         calls[f"shuffled_{workers}"] = lambda stream=stream: count(stream.batches(2**15, torch.Generator().manual_seed(0)))
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    for _ in range(REPEATS + 1):
-        for name, call in calls.items():
-            start = time.perf_counter()
-            call()
-            times[name].append(time.perf_counter() - start)
-    return {name: size / sorted(found[1:])[REPEATS // 2] for name, found in times.items()}
+    return side_by_side(calls, READ_ROUNDS, time.perf_counter)
 
 
 def bare_loop(stream: EventStream, *, threads: bool) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,10 @@ from scipy.stats import norm
 from scipy.stats import t as student
 
 from touchneedle.benchmark.export_rows import Export, write_exports
+from touchneedle.benchmark.records import write_atomically
 from touchneedle.reports.leaderboard import write_report
 from touchneedle.reports.numbers import format_number
+from touchneedle.reports.speed_rows import SPEED, Speed
 
 Open = Callable[..., Any]
 TOYS = ("mass_bump", "signed_mixture")
@@ -36,7 +40,7 @@ def kl_of(toy: str, name: str, seed: int) -> float:
 
 @pytest.fixture(scope="module")
 def page(make: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two toys, three estimators with 5, 4 and 2 seeds, the exact answer, a failure, a skip, exports."""
+    """Two toys, three estimators with 5, 4 and 2 seeds, the exact answer, a failure, a skip, exports, speeds."""
     folder = tmp_path_factory.mktemp("results")
     for toy in TOYS:
         for name, seeds in SEEDS.items():
@@ -48,6 +52,8 @@ def page(make: Any, tmp_path_factory: pytest.TempPathFactory) -> Path:
     make.write(folder, make.record("c_net", 9, [], status="skipped", reason="c_net cannot use design templates"))
     make.write_curves(folder, "mass_bump-1-a_net-0-10000-0", 0.1)
     write_exports(folder, [Export(estimator="a_net", toy="mass_bump", format="onnx", size=9_000, seconds=1.0)])
+    speeds = [Speed("training", what, 2.0, 0.1, "zuko_nsf", wanted, note="floor " * 40) for what, wanted in (("one", 1.5), ("two", 3.0))]
+    write_atomically(folder / SPEED / "cpu.json", json.dumps([asdict(row) for row in speeds]))
     return write_report(folder, folder / "out").paths[0]
 
 
