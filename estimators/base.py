@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 from touchneedle.conf import registry
 from touchneedle.conf.errors import InputError
+from touchneedle.estimators.pairs import on_pairs
 from touchneedle.estimators.trained_range import OutsideTrainedRange, outside_range, range_of
 from touchneedle.toys.base import Events, EventSource, Toy, ToySpec, check_matrix, expand_theta
 
@@ -126,10 +127,7 @@ class Estimator(nn.Module, ABC):
 
     def _log_ratio_grid(self, x: Tensor, theta: Tensor) -> Tensor:
         """(n, m) from (n, d) and (m, p); override where work can be shared between thetas."""
-        n, m = len(x), len(theta)
-        pairs_x = x.repeat_interleave(m, 0)
-        pairs_theta = theta.repeat(n, 1)
-        return self._log_ratio(pairs_x, pairs_theta).reshape(n, m)
+        return on_pairs(self._log_ratio, x, theta)
 
     # Training.
 
