@@ -27,13 +27,14 @@ from torch import Tensor, nn
 
 from touchneedle.conf import registry
 from touchneedle.conf.errors import InputError
+from touchneedle.estimators.pairs import on_pairs
 from touchneedle.estimators.trained_range import OutsideTrainedRange, outside_range, range_of
 from touchneedle.toys.base import Events, EventSource, Toy, ToySpec, check_matrix, expand_theta
 
 Capability = Literal["log_prob", "sample", "score", "posterior_log_prob", "posterior_sample", "signed", "set"]
 Design = Literal["prior", "templates", "templates_joint", "pairs", "nominal"]
-# Rows computed at a time: activations of that many stay in the cache of a CPU (half the time of 2**16); elsewhere
-# memory alone limits.
+# Rows computed at a time: activations of that many, or of half as many in float64, stay in the cache of a CPU (half the time of
+# 2**16); elsewhere memory alone limits.
 ROWS_IN_CACHE = 2**12
 ROWS_IN_MEMORY = 2**18
 
@@ -126,10 +127,7 @@ class Estimator(nn.Module, ABC):
 
     def _log_ratio_grid(self, x: Tensor, theta: Tensor) -> Tensor:
         """(n, m) from (n, d) and (m, p); override where work can be shared between thetas."""
-        n, m = len(x), len(theta)
-        pairs_x = x.repeat_interleave(m, 0)
-        pairs_theta = theta.repeat(n, 1)
-        return self._log_ratio(pairs_x, pairs_theta).reshape(n, m)
+        return on_pairs(self._log_ratio, x, theta)
 
     # Training.
 
@@ -265,7 +263,9 @@ class Estimator(nn.Module, ABC):
     def rows_per_chunk(self) -> int:
         """Rows computed at a time, on this device."""
         network = any(True for _ in self.parameters())
-        return ROWS_IN_CACHE if network and self.device.type == "cpu" else ROWS_IN_MEMORY
+        if not network or self.device.type != "cpu":
+            return ROWS_IN_MEMORY
+        return ROWS_IN_CACHE // 2 if self.dtype == torch.float64 else ROWS_IN_CACHE
 
     def load_tensors(self, tensors: Mapping[str, Tensor]) -> None:
         """Restore a ``state_dict`` whose buffers may have been sized in ``prepare``; one without a trained range keeps none."""

@@ -8,6 +8,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from touchneedle.estimators.pairs import on_pairs
+
 
 class ConditionalDistribution(nn.Module, ABC):
     """Abstract. q(z|c) for z (n, d) and context c (n, context)."""
@@ -15,6 +17,10 @@ class ConditionalDistribution(nn.Module, ABC):
     @abstractmethod
     def log_prob(self, z: Tensor, context: Tensor) -> Tensor:
         """log q of each pair, shape (n,)."""
+
+    def log_prob_grid(self, z: Tensor, context: Tensor) -> Tensor:
+        """log q of every z (m, d) under every context (n, c), shape (n, m)."""
+        return on_pairs(lambda given, value: self.log_prob(value, given), context, z)
 
     @abstractmethod
     def sample(self, context: Tensor, generator: torch.Generator) -> Tensor:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from touchneedle.estimators.base import Capability, Design, Estimator
 from touchneedle.estimators.conditional_distribution import ConditionalDistribution
+from touchneedle.estimators.pairs import on_pairs
 from touchneedle.estimators.standardise import Standardise, learn_in_one_pass
 from touchneedle.estimators.support import SupportMap
 from touchneedle.toys.base import Events, EventSource, ToySpec
@@ -68,6 +69,10 @@ class FlowDensity(Estimator):
     def _log_density_scaled(self, z: Tensor, theta: Tensor) -> Tensor:
         """log p(z|theta) of standardised z (n, d), shape (n,)."""
 
+    def _log_density_scaled_grid(self, z: Tensor, theta: Tensor) -> Tensor:
+        """The same for every z (n, d) at every theta (m, p), shape (n, m)."""
+        return on_pairs(self._log_density_scaled, z, theta)
+
     @abstractmethod
     def _sample_scaled(self, theta: Tensor, generator: torch.Generator) -> Tensor:
         """One standardised z per row of theta, shape (n, d)."""
@@ -89,9 +94,10 @@ class FlowDensity(Estimator):
         return self._log_density(x, theta)
 
     def _log_ratio_grid(self, x: Tensor, theta: Tensor) -> Tensor:
-        at_nominal = self._log_density(x, self.nominal.expand(len(x), -1))
-        pairs = self._log_density(x.repeat_interleave(len(theta), 0), theta.repeat(len(x), 1))
-        return pairs.reshape(len(x), len(theta)) - at_nominal[:, None]
+        # Jacobians of x cancel in the ratio.
+        z = self.standardise_x(self.support(x)[0])
+        log_p = self._log_density_scaled_grid(z, torch.cat([self.nominal[None], theta]))
+        return log_p[:, 1:] - log_p[:, :1]
 
     def _log_prob(self, x: Tensor, theta: Tensor) -> Tensor:
         outside = torch.full((), -math.inf, dtype=x.dtype, device=x.device)
@@ -127,6 +133,9 @@ class ConditionalDensity(FlowDensity):
 
     def _log_density_scaled(self, z: Tensor, theta: Tensor) -> Tensor:
         return self.flow.log_prob(z, self.standardise_theta(theta))
+
+    def _log_density_scaled_grid(self, z: Tensor, theta: Tensor) -> Tensor:
+        return self.flow.log_prob_grid(z, self.standardise_theta(theta)).T
 
     def _sample_scaled(self, theta: Tensor, generator: torch.Generator) -> Tensor:
         return self.flow.sample(self.standardise_theta(theta), generator)

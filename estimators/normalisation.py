@@ -17,6 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from touchneedle.conf.errors import InputError
 from touchneedle.estimators.base import Estimator
+from touchneedle.estimators.pairs import on_pairs
 from touchneedle.toys.base import EventSource, evenly_spaced
 
 Normalise = Literal["none", "local"]
@@ -39,8 +40,7 @@ class EvidenceRatio(Estimator):
 
     def _log_evidence_ratio_grid(self, x: Tensor, theta: Tensor) -> Tensor:
         """log r of every x (n, d) at every theta (m, p), shape (n, m)."""
-        pairs = self._log_evidence_ratio(x.repeat_interleave(len(theta), 0), theta.repeat(len(x), 1))
-        return pairs.reshape(len(x), len(theta))
+        return on_pairs(self._log_evidence_ratio, x, theta)
 
     def _log_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
         return self._log_evidence_ratio(x, theta) - self._log_evidence_ratio(x, self.nominal.expand_as(theta))

@@ -14,7 +14,6 @@ from pydantic import PositiveInt
 from torch import Tensor
 
 from touchneedle.estimators.conditional_distribution import ConditionalDistribution, log_standard_normal
-from touchneedle.estimators.mixture import GaussianMixture
 from touchneedle.estimators.normalisation import Normalise
 from touchneedle.estimators.posterior_density import PosteriorDensity
 from touchneedle.toys.base import ToySpec
@@ -55,7 +54,5 @@ class PosteriorNetwork(PosteriorDensity):
         return self.density.sample(self.standardise_x(x), generator)
 
     def _log_evidence_ratio_grid(self, x: Tensor, theta: Tensor) -> Tensor:
-        if not isinstance(self.density, GaussianMixture):
-            return super()._log_evidence_ratio_grid(x, theta)
         u = self._to_normal(theta)
         return self.density.log_prob_grid(u, self.standardise_x(x)) - log_standard_normal(u)

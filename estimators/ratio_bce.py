@@ -71,5 +71,5 @@ class RatioBce(RatioNetwork):
     def _loss(self, events: Events, generator: torch.Generator) -> Tensor:
         return cross_entropy(self._pairs(events, generator))
 
-    def _log_evidence_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
-        return self.calibration(super()._log_evidence_ratio(x, theta))
+    def _calibrated(self, log_r: Tensor) -> Tensor:
+        return self.calibration(log_r)

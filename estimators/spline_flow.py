@@ -44,7 +44,7 @@ class FeatureFirstSplines(ConditionalFlow):
 
     def to_noise(self, z: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """Noise (n, d) of z (n, d), and log |d noise / d z| (n,)."""
-        value, given = z.T, context.T
+        value, given = z.T.contiguous(), context.T
         log_det = torch.zeros_like(value[0])
         for layer in self.layers:
             value, log_slope = layer(value, given)
