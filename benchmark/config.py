@@ -196,13 +196,15 @@ class DataConfig:
         memory_limit: resident memory that a training may take, such as 2GB; none by default. Events that would take more than a
             fifth of it are streamed; only then does it enter the run's identity.
         workers: threads that read a stream ahead of the training; they do not enter the run's identity.
-        training: file or pattern of files (see `touchneedle.toys.event_layout`) whose events are trained on, all of them, in place of
-            the toy's own; "" for none.
+        training: parquet or ROOT file, or a pattern of files (see `touchneedle.toys.event_layout`), whose events are trained on, all of
+            them, in place of the toy's own; "" for none.
+        tree: TTree or RNTuple of ROOT files; by default the only one. It enters the run's identity where it is given.
     """
 
     memory_limit: MemoryLimit | None = None
     workers: PositiveInt = 2
     training: str = ""
+    tree: str = ""
 
 
 @dataclass

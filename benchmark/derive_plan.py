@@ -15,7 +15,8 @@ from touchneedle.toys.feature_recipe import read_recipe
 from touchneedle.toys.open_table import open_table
 from touchneedle.toys.table_files import TableFile, is_number, require_same_columns
 
-VERSION = "1"
+# Raised when chunks have other rows, or the same partition another content.
+VERSION = "2"
 PARTITION_BYTES = 32 * 2**20
 # A worker holds its libraries, and a partition as it is read, with its derived columns, and as it is written.
 WORKER_BYTES, COPIES = 400 * 10**6, 4

@@ -69,7 +69,7 @@ def run(
 
     Groups: toy, estimator, budget (tiny, small, medium, large), design, evaluation (quick, standard, full),
     trainer, optimizer, ensemble, tuning (small, optuna), launcher, sweep. Plain keys: seed, results, data.memory_limit,
-    data.workers, data.training (files of training events).
+    data.workers, data.training (files of training events), data.tree (theirs, if ROOT files have several).
     """
     from touchneedle.benchmark.plan import make_plan
 

@@ -65,7 +65,8 @@ def data_identity(config: ExperimentConfig, toy: Toy) -> dict[str, Any]:
     if not config.data.training:
         return limit if _exceeds(config, toy) else {}
     stream = _stream(config, toy, config.data.training)
-    files = {"files": [_digest(path, path.stat().st_size, path.stat().st_mtime_ns) for path in stream.paths]}
+    files: dict[str, Any] = {"files": [_digest(path, path.stat().st_size, path.stat().st_mtime_ns) for path in stream.paths]}
+    files |= {"tree": config.data.tree} if config.data.tree else {}
     return files if stream.fits else files | limit
 
 
@@ -78,7 +79,7 @@ def with_budget_of_files(config: ExperimentConfig) -> ExperimentConfig:
 
 
 def _stream(config: ExperimentConfig, toy: Toy, path: str | Path) -> EventStream:
-    return EventStream(path, toy.spec, config.data.memory_limit, config.data.workers)
+    return EventStream(path, toy.spec, config.data.memory_limit, config.data.workers, config.data.tree)
 
 
 def _exceeds(config: ExperimentConfig, toy: Toy) -> bool:

@@ -1,4 +1,4 @@
-"""Training events in parquet files: which column is what, and how they are written.
+"""Training events in parquet or ROOT files: which column is what, and how they are written as parquet.
 
     NAME                 for each feature: x, kept in float32
     theta_NAME           for each parameter: the point that the event stands for

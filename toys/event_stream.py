@@ -1,4 +1,4 @@
-"""Training events that do not fit into memory: parquet files, read by row group, shuffled within a window.
+"""Training events that do not fit into memory: parquet or ROOT files, read by row group, shuffled within a window.
 
 Memory is counted in tenths of the limit (`PARTS`): at most one holds the window of events that are shuffled together, one the row groups
 that threads have read ahead, which take three times as much while they are decoded, and one is left to validation events. So
@@ -25,7 +25,7 @@ from torch import Tensor
 
 from touchneedle.conf.errors import InputError, SkipCell
 from touchneedle.toys.base import ToySpec
-from touchneedle.toys.event_groups import RowGroup, find_files, open_files, read_table
+from touchneedle.toys.event_groups import RowGroup, find_files, open_files
 from touchneedle.toys.events import Events, empty_like, in_batches
 
 PARTS = 10
@@ -41,15 +41,18 @@ class EventStream:
         spec: the toy that the events are of.
         memory_limit: bytes of resident memory that the program may take; None for no limit.
         workers: threads that read ahead.
+        tree: the TTree or RNTuple of ROOT files; by default the only one. A range of its entries counts as a row group.
 
     Raises `InputError` for files that are not there, the same, empty, truncated or of different schemas, and for a row group that
     is larger than a part of the limit. Values are checked as they are read.
     """
 
-    def __init__(self, paths: str | Path | Sequence[str | Path], spec: ToySpec, memory_limit: int | None = None, workers: int = 2) -> None:
+    def __init__(
+        self, paths: str | Path | Sequence[str | Path], spec: ToySpec, memory_limit: int | None = None, workers: int = 2, tree: str = ""
+    ) -> None:
         self.paths = find_files([paths] if isinstance(paths, str | Path) else paths)
         self.spec, self.memory_limit, self.workers = spec, memory_limit, workers
-        self._layout, self._groups = open_files(self.paths, spec)
+        self._layout, self._groups = open_files(self.paths, spec, tree)
         self._left_out = torch.empty(0, dtype=torch.int64)
         self._rows = sum(group.rows for group in self._groups)
         if not self.fits:
@@ -155,7 +158,7 @@ class EventStream:
         return max(1, min(_MOST_AHEAD, self.memory_limit // PARTS // self.event_bytes // largest))
 
     def _read(self, group: RowGroup) -> Events:
-        return self._layout.events(read_table(group, self._layout.types), group.path, group.first)
+        return self._layout.events(group.read(self._layout.types), group.path, group.first)
 
     def _check_groups(self) -> None:
         largest = max(self._groups, key=lambda group: group.rows)

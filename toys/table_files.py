@@ -61,7 +61,7 @@ class TableFile(ABC):
 
 
 class ParquetTable(TableFile):
-    """A parquet file; its chunks are its row groups."""
+    """A parquet file; its chunks are its row groups. Its footer is read once; who wants threads reads several chunks at a time."""
 
     kind = "parquet"
     errors = (pa.ArrowException, OSError)
@@ -70,15 +70,16 @@ class ParquetTable(TableFile):
         self.path = path
         try:
             with pq.ParquetFile(path) as file:
-                self.schema = file.schema_arrow
-                self.chunk_rows = tuple(file.metadata.row_group(group).num_rows for group in range(file.metadata.num_row_groups))
+                self._footer, self.schema = file.metadata, file.schema_arrow
+            self.chunk_rows = tuple(self._footer.row_group(group).num_rows for group in range(self._footer.num_row_groups))
         except self.errors as error:
             raise unreadable(path, self.kind, error) from error
 
     def _read(self, columns: list[str], chunks: Iterable[int]) -> Iterator[pa.Table]:
-        with pq.ParquetFile(self.path, pre_buffer=False) as file:
+        # Neither a memory map nor a buffer of its own: memory is that of the table.
+        with pq.ParquetFile(self.path, metadata=self._footer, pre_buffer=False) as file:
             for group in chunks:
-                yield file.read_row_group(group, columns=columns)
+                yield file.read_row_group(group, columns=columns, use_threads=False)
 
 
 def require_same_columns(first: TableFile, other: TableFile, names: Iterable[str]) -> None:

@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.toys.root_writing import as_root
 from touchneedle.benchmark.config import EnsembleConfig, OptimizerConfig, TrainerConfig
 from touchneedle.benchmark.data import make_events
 from touchneedle.benchmark.drawn_events import DrawnEvents
@@ -88,6 +89,16 @@ def test_a_file_that_fits_trains_to_the_same_weights(name: str, events: Events, 
         weights, other = trained(name, EventStream(file, TOY.spec, limit))
         assert equal(weights, in_memory)
         assert (other.train_loss, other.validation_loss) == (log.train_loss, log.validation_loss)
+
+
+@pytest.mark.parametrize("kind", ["tree", "rntuple"])
+def test_a_root_file_trains_to_the_weights_of_parquet_and_of_memory(kind: str, events: Events, tmp_path: Path) -> None:
+    parquet = write_events(tmp_path / "events.parquet", events, TOY.spec, 50)
+    root = EventStream(as_root(parquet, kind, 50), TOY.spec, tree="events")
+    in_memory, log = trained("ratio_bce", events)
+    weights, other = trained("ratio_bce", root)
+    assert equal(weights, in_memory)
+    assert (other.train_loss, other.validation_loss) == (log.train_loss, log.validation_loss)
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.toys.root_writing import as_root
 from touchneedle.benchmark.config import (
     BudgetConfig,
     ComponentConfig,
@@ -136,11 +137,21 @@ def test_files_replace_the_events_of_the_toy(events: Events, file: Path, tmp_pat
     assert run(config).run_id == record.run_id
 
 
+def test_files_of_root_and_their_tree_enter_the_identity(events: Events, tmp_path: Path) -> None:
+    path = as_root(write_events(tmp_path / "events.parquet", events[:300], TOY.spec))
+    plain, named, wrong = (cell(tmp_path, data=DataConfig(training=str(path), tree=tree)) for tree in ("", "events", "other"))
+    assert len({identify(config) for config in (plain, named)}) == 2
+    assert run(named).budget.n_train == 300
+    record = run_experiment(wrong)
+    assert record is not None
+    assert record.reason == f"event file {path}: no tree 'other'; its trees are events"
+
+
 def test_missing_files_are_a_failed_record_of_one_line(tmp_path: Path) -> None:
     record = run_experiment(cell(tmp_path, data=DataConfig(training="nowhere/*.parquet")))
     assert record is not None
     assert record.status == "failed"
-    assert record.reason.startswith("training events nowhere/*.parquet: expected a parquet file")
+    assert record.reason.startswith("training events nowhere/*.parquet: expected a parquet or ROOT file")
 
 
 def test_files_do_not_train_independent_networks(file: Path, tmp_path: Path) -> None:

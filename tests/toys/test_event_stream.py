@@ -261,7 +261,7 @@ def test_broken_files_are_one_line(tmp_path):
     path.write_bytes(middle)
     with pytest.raises(InputError, match=r"a\.parquet: expected a complete parquet file"):
         collect(EventStream(path, SPEC))
-    with pytest.raises(InputError, match=r"b\.parquet: expected a parquet file, or a pattern"):
+    with pytest.raises(InputError, match=r"b\.parquet: expected a parquet or ROOT file, or a pattern"):
         EventStream(tmp_path / "b.parquet", SPEC)
 
 
