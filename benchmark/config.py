@@ -151,7 +151,7 @@ class EnsembleConfig:
             a Poisson(1) number; the initial weights are the same, so that the spread is that of the data).
         combine: ``mean`` of their log_ratio, ``wifi`` (a linear combination fitted to the validation events, whose error is known),
             or ``average`` of their likelihoods of a set of events (which fits cannot sum over events).
-        stacked: train all in one pass: ``yes``, ``no``, or ``auto``: on a GPU of its own. The result is the same.
+        stacked: train all in one pass: ``yes``, ``no``, or ``auto``: unless several processes share the training. The result is the same.
     """
 
     name: str = "none"

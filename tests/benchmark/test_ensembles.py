@@ -7,9 +7,10 @@ import pytest
 import torch
 from torch import Tensor
 
+from touchneedle.benchmark import members as benchmark_members
 from touchneedle.benchmark.config import EnsembleConfig, OptimizerConfig, TrainerConfig
 from touchneedle.benchmark.data import make_events
-from touchneedle.benchmark.members import can_stack
+from touchneedle.benchmark.members import StackedMembers, can_stack
 from touchneedle.benchmark.train import train, train_ensemble
 from touchneedle.estimators.base import Estimator, build_estimator
 from touchneedle.estimators.ensemble import AveragedEnsemble, Ensemble
@@ -64,8 +65,41 @@ def test_a_stacked_pass_trains_like_one_after_the_other(events: Events, name: st
 def test_the_first_member_is_trained_as_if_it_were_alone(events: Events) -> None:
     alone, *members = [built("ratio_bce", seed, hidden=(8,)) for seed in (0, 0, 1)]
     train(alone, events, FAST, OPTIMIZER, 1)
-    train_ensemble(Ensemble(members), events, FAST, OPTIMIZER, EnsembleConfig(members=2), 1)
+    train_ensemble(Ensemble(members), events, FAST, OPTIMIZER, EnsembleConfig(members=2, stacked="no"), 1)
     assert all(torch.equal(*pair) for pair in zip(alone.parameters(), members[0].parameters(), strict=True))
+
+
+@pytest.mark.parametrize("own_weights", [False, True])
+def test_a_pass_in_parts_gives_the_same_losses(events: Events, own_weights: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    members = [built("ratio_bce", seed, hidden=(8,)) for seed in range(3)]
+    for member in members:
+        member.prepare(events)
+    weights = torch.rand(3, len(events), dtype=torch.float64) if own_weights else None
+    trainee = StackedMembers(members, [member.stages()[0] for member in members], weights)
+    rows, losses, states = torch.arange(100), [], []
+    for limit in (10_000, 200, 1):
+        monkeypatch.setattr(benchmark_members, "_ROWS_AT_A_TIME", limit)
+        generator = torch.Generator().manual_seed(0)
+        losses.append(trainee.losses(events[rows], rows, generator))
+        states.append(generator.get_state())
+    alone = [
+        member.loss(events[rows].with_weight(weights[k, rows]) if weights is not None else events[rows], torch.Generator().manual_seed(0))
+        for k, member in enumerate(members)
+    ]
+    for parts, state in zip(losses, states, strict=True):
+        torch.testing.assert_close(parts, torch.stack(alone))
+        assert torch.equal(state, states[0])
+
+
+def test_members_are_stacked_unless_told_otherwise(events: Events, monkeypatch: pytest.MonkeyPatch) -> None:
+    passes = []
+    plain = StackedMembers.losses
+    monkeypatch.setattr(StackedMembers, "losses", lambda *inputs: passes.append(1) or plain(*inputs))
+    for stacked, expected in (("no", False), ("auto", True)):
+        members = [built("ratio_bce", seed, hidden=(8,)) for seed in range(2)]
+        config = EnsembleConfig(members=2, stacked=stacked)  # type: ignore[arg-type]
+        train_ensemble(Ensemble(members), events, replace(FAST, max_epochs=1), OPTIMIZER, config, 1)
+        assert bool(passes) is expected
 
 
 def test_what_reads_data_in_its_loss_is_trained_one_after_the_other() -> None:
