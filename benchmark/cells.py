@@ -114,7 +114,7 @@ def one_line(error: object) -> str:
 
 def check(config: ExperimentConfig) -> None:
     """Raise `InputError` for a cell that cannot run; one that will be skipped with a reason is fine."""
-    from touchneedle.benchmark.run import check_config
+    from touchneedle.benchmark.cell_checks import check_config
 
     try:
         check_config(config)

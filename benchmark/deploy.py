@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from touchneedle.benchmark.cell_checks import load_plugins
 from touchneedle.benchmark.config import ExperimentConfig, parse_config
 from touchneedle.benchmark.fitted import restored
 from touchneedle.benchmark.identity import identify
 from touchneedle.benchmark.records import Metric, Record, read_record, record_files, record_path
-from touchneedle.benchmark.run import load_plugins
 from touchneedle.benchmark.training_source import training_events
 from touchneedle.conf import registry
 from touchneedle.conf.errors import InputError

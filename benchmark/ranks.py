@@ -131,8 +131,8 @@ def _cause(error: ProcessExitedException | ProcessRaisedException, context: Proc
 
 def _train(config: ExperimentConfig, fit_id: str) -> None:
     """Train a cell as one of its ranks."""
+    from touchneedle.benchmark.cell_checks import load_plugins
     from touchneedle.benchmark.fitted import fitted
-    from touchneedle.benchmark.run import load_plugins
     from touchneedle.toys.base import build_toy
 
     load_plugins(config)
@@ -141,9 +141,9 @@ def _train(config: ExperimentConfig, fit_id: str) -> None:
 
 def main(words: Sequence[str]) -> None:
     """Train the cell that the words after ``touchneedle run`` describe as a rank that ``torchrun`` has started."""
+    from touchneedle.benchmark.cell_checks import check_config
     from touchneedle.benchmark.compose import compose_cell
     from touchneedle.benchmark.identity import identify
-    from touchneedle.benchmark.run import check_config
     from touchneedle.benchmark.store import hold_cell
     from touchneedle.benchmark.sweep import expand
 

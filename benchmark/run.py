@@ -19,6 +19,7 @@ from typing import Any
 
 import torch
 
+from touchneedle.benchmark.cell_checks import load_plugins
 from touchneedle.benchmark.config import EvaluationConfig, ExperimentConfig, config_to_dict, parse_config
 from touchneedle.benchmark.environment import describe_environment, device_of
 from touchneedle.benchmark.evaluate import evaluate
@@ -26,7 +27,6 @@ from touchneedle.benchmark.fitted import Retraining, fit_seed, fitted
 from touchneedle.benchmark.identity import identify
 from touchneedle.benchmark.metrics.curves import curve_row
 from touchneedle.benchmark.metrics.scores import Row, Scores
-from touchneedle.benchmark.ranks import check_ranks
 from touchneedle.benchmark.records import (
     Budget,
     EstimatorInfo,
@@ -75,23 +75,6 @@ def run_experiment(config: ExperimentConfig, *, force: bool = False, wait: bool 
         return done or _run(config, fit_id, run_id)
 
 
-def check_config(config: ExperimentConfig) -> None:
-    """Raise `InputError` for an unknown toy, estimator or option, before any job starts."""
-    load_plugins(config)
-    for table, component in ((registry.toys, config.toy), (registry.estimators, config.estimator)):
-        chosen: Any = table.load(component.name)
-        registry.build_options(chosen.Config, component.params, f"{table.kind} {component.name}")
-    if config.budget.n_train < 2:
-        raise InputError(f"budget.n_train: expected at least 2 events; got {config.budget.n_train}")
-    check_ranks(config)
-
-
-def load_plugins(config: ExperimentConfig) -> None:
-    """Import the plugin files of a run, in whatever process it runs."""
-    for file in config.plugins:
-        registry.load_plugin_file(file)
-
-
 def evaluate_fits(results: str | Path, evaluation: EvaluationConfig) -> list[Record]:
     """Add scores under another evaluation to every good fit of a results folder, without retraining."""
     configs: dict[str, ExperimentConfig] = {}
@@ -111,8 +94,8 @@ def _run(config: ExperimentConfig, fit_id: str, run_id: str) -> Record:
     try:
         with _threads(config.trainer.threads):
             scores, log, estimator = _train_and_score(config, fit_id, record)
+            record.cost = _cost(scores, log, estimator) | _tuning_cost(record)
         record.metrics = scores.metrics
-        record.cost = _cost(scores, log, estimator) | _tuning_cost(record)
         write_table(results / run_id / "curves.parquet", _loss_rows(log) + scores.curves, CURVE_COLUMNS)
         for name, table in scores.tables.items():
             write_table(results / run_id / f"{name}.parquet", table)

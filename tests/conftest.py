@@ -24,12 +24,12 @@ def cli(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., Any]:
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Callable[..., subprocess.CompletedProcess[str]]:
-    """The command in a process of its own, as a user calls it; keyword arguments are environment variables."""
+    """The command in a process of its own, as a user calls it; keyword arguments are environment variables, None for none."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT / ".typing"), "OMP_NUM_THREADS": "1"}
 
-    def call(*words: object, **variables: str) -> subprocess.CompletedProcess[str]:
+    def call(*words: object, **variables: str | None) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "touchneedle.benchmark.main", *map(str, words)]
-        settings = {**environment, **variables}
+        settings = {name: value for name, value in {**environment, **variables}.items() if value is not None}
         return subprocess.run(command, cwd=tmp_path, env=settings, capture_output=True, text=True, timeout=300, check=False)
 
     return call

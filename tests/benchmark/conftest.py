@@ -25,8 +25,8 @@ def plant():
 
 @pytest.fixture
 def stand_in(monkeypatch):
-    """`touchneedle.benchmark.run` and `identity` replaced by ``stand_in.py`` in this process."""
+    """`touchneedle.benchmark.run`, `cell_checks` and `identity` replaced by ``stand_in.py`` in this process."""
     module = load("stand_in")
-    for name in ("run", "identity"):
+    for name in ("cell_checks", "run", "identity"):
         monkeypatch.setitem(sys.modules, f"touchneedle.benchmark.{name}", module)
     return module

@@ -1,4 +1,4 @@
-"""A stand-in for `touchneedle.benchmark.run`: writes records at once, fails and skips on demand.
+"""A stand-in for `touchneedle.benchmark.run` (and `cell_checks`, `identity`): writes records at once, fails and skips on demand.
 
 As ``--plugin`` file it takes the place of the module in whatever process loads it.
 """
@@ -70,7 +70,12 @@ def run_experiment(config, *, force=False, wait=True):
         design=config.design,
         seed=config.seed,
         metrics=[Metric(family="density", name="kl", value=0.0123, stderr=0.001)],
-        environment={"pid": os.getpid(), "progress": config.trainer.progress, "plugins": config.plugins},
+        environment={
+            "pid": os.getpid(),
+            "progress": config.trainer.progress,
+            "plugins": config.plugins,
+            "threads": os.environ.get("OMP_NUM_THREADS"),
+        },
     )
     write_record(config.results, record)
     return record
@@ -81,5 +86,5 @@ def evaluate_fits(results, evaluation):
 
 
 if __name__.startswith("touchneedle_plugin_"):
-    for name in ("run", "identity"):
+    for name in ("cell_checks", "run", "identity"):
         sys.modules[f"touchneedle.benchmark.{name}"] = sys.modules[__name__]

@@ -119,15 +119,16 @@ def test_a_sweep_is_complete_after_its_jobs(system: System, tmp_path: Path, monk
 
 
 def test_submitit_on_this_machine(shell: Callable[..., subprocess.CompletedProcess[str]], tmp_path: Path) -> None:
-    """More cells than cores, each in a process of its own, whose logs lie beside the records."""
+    """More cells than cores, each in a process of its own with one thread, whose logs lie beside the records."""
     pytest.importorskip("submitit")
     cells = (os.cpu_count() or 1) + 1
     seeds = ",".join(map(str, range(cells)))
-    result = shell("run", "-m", f"seed={seeds}", "launcher=submitit_local", "--plugin", STAND_IN)
+    result = shell("run", "-m", f"seed={seeds}", "launcher=submitit_local", "--plugin", STAND_IN, OMP_NUM_THREADS=None)
     assert result.returncode == 0, result.stdout + result.stderr
     records = read_records(tmp_path / "results" / "local")
     assert sorted(record.seed for record in records) == list(range(cells))
     assert len({record.environment["pid"] for record in records}) == cells
+    assert {record.environment["threads"] for record in records} == {"1"}
     assert len(list((tmp_path / "results" / "local" / "jobs").glob("*/*.out"))) == cells
 
 

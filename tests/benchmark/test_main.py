@@ -10,6 +10,7 @@ from importlib.metadata import EntryPoint
 from pathlib import Path
 from types import SimpleNamespace
 
+import joblib
 import pytest
 
 from touchneedle.benchmark import listing
@@ -261,13 +262,15 @@ def test_check_prints_a_row_per_check_and_fails(stand_in, cli, monkeypatch):
 # In processes of their own.
 
 
-def test_plugin_reaches_joblib_workers(shell, tmp_path):
-    result = shell("run", "-m", "seed=0,1,2", "launcher=joblib", "launcher.n_jobs=2", "--plugin", STAND_IN)
+def test_plugin_reaches_joblib_workers_that_share_the_cores(shell, tmp_path):
+    words = ("run", "-m", "seed=0,1,2", "launcher=joblib", "launcher.n_jobs=2", "--plugin", STAND_IN)
+    result = shell(*words, OMP_NUM_THREADS=None)
     assert result.returncode == 0, result.stdout + result.stderr
     records = [json.loads(path.read_text()) for path in (tmp_path / "results/local").glob("*.json")]
     assert sorted(record["seed"] for record in records) == [0, 1, 2]
     assert all(record["environment"]["plugins"] == [str(STAND_IN)] for record in records)
     assert len({record["environment"]["pid"] for record in records}) == 2
+    assert {record["environment"]["threads"] for record in records} == {str(max(1, joblib.cpu_count() // 2))}
     assert result.stdout.count("ok      gaussian_shift") == 3
     assert [path.name for path in tmp_path.iterdir()] == ["results"]
 

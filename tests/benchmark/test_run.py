@@ -8,10 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from touchneedle.benchmark.cell_checks import check_config
 from touchneedle.benchmark.config import BudgetConfig, ComponentConfig, EvaluationConfig, ExperimentConfig, TrainerConfig
 from touchneedle.benchmark.identity import identify
 from touchneedle.benchmark.records import Record, read_records
-from touchneedle.benchmark.run import check_config, evaluate_fits, run_experiment
+from touchneedle.benchmark.run import evaluate_fits, run_experiment
 from touchneedle.conf.errors import InputError
 
 ROOT = Path(__file__).parents[2]
@@ -81,6 +82,13 @@ def test_the_same_cell_gives_the_same_rows(tmp_path: Path, estimator: str) -> No
     assert first.status == "ok", first.reason
     assert first.run_id == second.run_id
     assert deterministic(first) == deterministic(second)
+
+
+def test_records_say_how_many_threads_computed(tmp_path: Path) -> None:
+    threads = torch.get_num_threads() + 1
+    record = run(cell(tmp_path, trainer=TrainerConfig(max_epochs=2, threads=threads)))
+    assert record.cost["threads"] == record.environment["threads"] == threads
+    assert torch.get_num_threads() == threads - 1
 
 
 def test_identity_follows_what_affects_training_and_nothing_else(tmp_path: Path) -> None:

@@ -17,11 +17,12 @@ from hypothesis import strategies as st
 from shared_trainings import RANKS, ratio_bce, ratio_of_shares, spline_flow, train_double, train_every, train_shared, trainer_of
 from torch import Tensor
 
+from touchneedle.benchmark.cell_checks import check_config
 from touchneedle.benchmark.config import ComponentConfig, DataConfig, EnsembleConfig, ExperimentConfig, TrainerConfig
 from touchneedle.benchmark.identity import identify
 from touchneedle.benchmark.ranks import check_ranks, run_ranks, share_of
 from touchneedle.benchmark.records import read_records
-from touchneedle.benchmark.run import check_config, run_experiment
+from touchneedle.benchmark.run import run_experiment
 from touchneedle.benchmark.share import Share
 from touchneedle.benchmark.store import load_weights
 from touchneedle.conf.errors import InputError
