@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -35,6 +35,8 @@ from touchneedle.toys.events import Events, EventSource, in_batches
 
 # Rows that are read at a time: large enough for fast reading, small enough for many of them to be shuffled together.
 ROW_GROUP = 2**17
+# Rows that are turned at a time: they stay in the cache, where columns a power of two apart would push each other out.
+_BLOCK = 4_000
 _REQUIRED = ("x", "theta", "weight")
 _VECTORS = ("weight", "label", "joint_log_ratio")
 _FLOAT64 = ("theta", "generated_at")
@@ -76,32 +78,45 @@ class EventLayout:
         """Bytes that an event takes in memory."""
         return sum(len(names) * self._dtype(field).itemsize for field, names in self.columns.items())
 
-    def events(self, table: pa.Table, file: Path, first: int) -> Events:
-        """The events of a table, rows of ``file`` from ``first`` on; raises `InputError` naming file and column for what is no number.
+    def empty(self, n: int, order: Literal["C", "F"] = "C") -> Events:
+        """Room for ``n`` events with these columns, row by row (C) or column by column (F)."""
+        shapes = {field: (n,) if field in _VECTORS else (n, len(names)) for field, names in self.columns.items()}
+        fields: dict[str, Any] = {field: torch.from_numpy(np.empty(shape, self._dtype(field), order)) for field, shape in shapes.items()}
+        return Events(**fields)
 
-        Matrices lie column by column, as in the file: who mixes events turns them anyway.
+    def put(self, table: pa.Table, room: Events, file: Path, first: int) -> None:
+        """Write the events of a table, rows of ``file`` from ``first`` on, into ``room`` for them, as `empty` makes it.
+
+        Raises `InputError` naming file and column for what is no number.
         """
-        values: dict[str, Any] = {field: self._values(table, field, file, first) for field in self.columns}
-        events = Events(**values)
-        try:
-            self.spec.parameters.check(torch.stack([events.theta.amin(0), events.theta.amax(0)]))
-        except InputError as error:
-            raise InputError(f"event file {file}: rows {first} to {first + len(events) - 1}: {error}") from error
-        return events
+        for field, names in self.columns.items():
+            columns = [self._numbers(table.column(name), name, file, first) for name in names]
+            self._put(columns, field, getattr(room, field).numpy().reshape(len(room), -1), file, first)
+            if field == "theta":
+                self._check_theta(columns, file, first)
 
-    def _values(self, table: pa.Table, field: str, file: Path, first: int) -> Tensor:
-        """A field of `Events`: (n, k), or (n,)."""
+    def _check_theta(self, columns: Sequence[NDArray[Any]], file: Path, first: int) -> None:
+        ends = torch.tensor([[float(end(column)) for column in columns] for end in (np.min, np.max)], dtype=torch.float64)
+        try:
+            self.spec.parameters.check(ends)
+        except InputError as error:
+            raise InputError(f"event file {file}: rows {first} to {first + len(columns[0]) - 1}: {error}") from error
+
+    def _put(self, columns: Sequence[NDArray[Any]], field: str, rows: NDArray[Any], file: Path, first: int) -> None:
+        """Write columns (n,) of a field as rows (n, k)."""
+        total = _turn(columns, rows)
         names = self.columns[field]
-        stacked = np.empty((len(names), table.num_rows), self._dtype(field))
-        for row, name in zip(stacked, names, strict=True):
-            _fill(row, self._without_nulls(table.column(name), name, file, first))
-        if field in _FINITE and not (finite := np.isfinite(stacked)).all():
-            column = int(finite.all(1).argmin())
-            raise _refusal(file, names[column], "finite numbers", "missing, NaN or infinite", ~finite[column], first)
-        if field == "label" and not (known := (stacked[0] >= 0) & (stacked[0] < len(self.spec.processes))).all():
+        # A sum is finite unless a value is not, or it overflows.
+        if field in _FINITE and not np.isfinite(total) and not (finite := np.isfinite(rows)).all():
+            column = int(finite.all(0).argmin())
+            raise _refusal(file, names[column], "finite numbers", "missing, NaN or infinite", ~finite[:, column], first)
+        if field == "label" and not (known := (rows[:, 0] >= 0) & (rows[:, 0] < len(self.spec.processes))).all():
             raise _refusal(file, names[0], f"an index below {len(self.spec.processes)}, of a process", "no such number", ~known, first)
-        values = torch.from_numpy(stacked)
-        return values[0] if field in _VECTORS else values.T
+
+    def _numbers(self, column: pa.ChunkedArray, name: str, file: Path, first: int) -> NDArray[Any]:
+        """A column (n,), not copied if it can be helped."""
+        whole = self._without_nulls(column, name, file, first)
+        return (whole.chunk(0) if whole.num_chunks == 1 else whole).to_numpy(zero_copy_only=False)
 
     def _without_nulls(self, column: pa.ChunkedArray, name: str, file: Path, first: int) -> pa.ChunkedArray:
         if not column.null_count:
@@ -187,13 +202,21 @@ def _check_column(file: Path, schema: pa.Schema, name: str, *, whole: bool) -> N
         raise InputError(f"event file {file}: column {name!r}: expected {'whole numbers' if whole else 'numbers'}; it holds {kind}")
 
 
-def _fill(row: NDArray[Any], column: pa.ChunkedArray) -> None:
-    """Copy a column without nulls; what overflows float32 becomes infinite."""
-    start = 0
-    with np.errstate(over="ignore"):
-        for chunk in column.chunks:
-            row[start : start + len(chunk)] = chunk.to_numpy(zero_copy_only=False)
-            start += len(chunk)
+def _turn(columns: Sequence[NDArray[Any]], rows: NDArray[Any]) -> float:
+    """Write k columns (n,) as rows (n, k), some at a time that stay in the processor's cache; returns the sum of all.
+
+    What overflows float32 becomes infinite.
+    """
+    total = 0.0
+    block = np.empty((len(columns), _BLOCK), rows.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        for start in range(0, len(rows), _BLOCK):
+            turned = block[:, : len(rows) - start]
+            for row, column in zip(turned, columns, strict=True):
+                row[:] = column[start : start + _BLOCK]
+            rows[start : start + _BLOCK] = turned.T
+            total += float(turned.sum())
+    return total
 
 
 def _refusal(file: Path, name: str, expected: str, got: str, wrong: NDArray[np.bool_], first: int) -> InputError:

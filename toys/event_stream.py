@@ -1,7 +1,7 @@
 """Training events that do not fit into memory: parquet or ROOT files, read by row group, shuffled within a window.
 
-Memory is counted in tenths of the limit (`PARTS`): at most one holds the window of events that are shuffled together, one the row groups
-that threads have read ahead, which take three times as much while they are decoded, and one is left to validation events. So
+Memory is counted in tenths of the limit (`PARTS`): at most one holds the window of events that are shuffled together, one the window that
+threads fill meanwhile, two the row groups that they decode for it, and one is left to validation events. So
 events take half of the limit at most; the other half is for the program and its libraries. These alone (torch, Lightning) take half a
 gigabyte: a limit below 1 GB cannot hold, and what a toy takes to draw its events comes on top.
 
@@ -17,7 +17,7 @@ from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from itertools import chain, islice
+from itertools import accumulate, islice, pairwise
 from pathlib import Path
 
 import torch
@@ -26,7 +26,7 @@ from torch import Tensor
 from touchneedle.conf.errors import InputError, SkipCell
 from touchneedle.toys.base import ToySpec
 from touchneedle.toys.event_groups import RowGroup, find_files, open_files
-from touchneedle.toys.events import Events, empty_like, in_batches
+from touchneedle.toys.events import Events, in_batches
 
 PARTS = 10
 # Row groups that wait to be used, however small they are.
@@ -102,17 +102,39 @@ class EventStream:
                 yield part if len(kept) == len(part) else part[kept]
 
     def _shuffled(self, size: int, generator: torch.Generator) -> Iterator[Events]:
-        """Batches of at most ``size`` events, window by window."""
-        count = len(self._groups)
+        """Batches of ``size`` events; two pieces of one where windows meet."""
+        count, missing = len(self._groups), 0
         order = range(count) if self.fits else torch.randperm(count, generator=generator).tolist()
-        groups = [self._groups[place] for place in order]
-        with closing(self._read_ahead(groups)) as parts:
-            for mixed in self._windows(groups):
-                window, kept = _joined(islice(parts, len(mixed)), sum(group.rows for group in mixed)), self._kept(mixed)
-                for chosen in kept[torch.randperm(len(kept), generator=generator)].split(size):
-                    yield window[chosen]
-                # Before the next one is read.
-                del window
+        windows = list(self._windows([self._groups[place] for place in order]))
+        with closing(self._filled(windows)) as filled:
+            for groups, window in zip(windows, filled, strict=True):
+                kept = self._kept(groups)
+                chosen = kept.index_select(0, torch.randperm(len(kept), generator=generator))
+                for rows in (chosen[:missing], *chosen[missing:].split(size)):
+                    yield window[rows]
+                missing = (missing - len(chosen)) % size
+
+    def _filled(self, windows: Sequence[Sequence[RowGroup]]) -> Generator[Events, None, None]:
+        """The events of each window, valid until the next one is asked for: two places take turns, and threads fill the other one."""
+        sizes = [sum(group.rows for group in groups) for groups in windows]
+        places = [self._layout.empty(max(sizes)) for _ in windows[:2]]
+        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="read-ahead")
+
+        def fill(number: int) -> list[Future[None]]:
+            edges = accumulate((group.rows for group in windows[number]), initial=0)
+            rooms = (places[number % 2][start:stop] for start, stop in pairwise(edges))
+            return [pool.submit(self._put, group, room) for group, room in zip(windows[number], rooms, strict=True)]
+
+        try:
+            jobs = fill(0)
+            for number, size in enumerate(sizes):
+                following = fill(number + 1) if number + 1 < len(windows) else []
+                for job in jobs:
+                    job.result()
+                yield places[number % 2][:size]
+                jobs = following
+        finally:
+            pool.shutdown(cancel_futures=True)
 
     def _windows(self, groups: Sequence[RowGroup]) -> Iterator[list[RowGroup]]:
         """As many row groups at a time as fit into a window; all, if all fit into memory."""
@@ -152,13 +174,27 @@ class EventStream:
     @property
     def _ahead(self) -> int:
         """Row groups that are read ahead: as many as fill a window."""
-        if self.memory_limit is None:
-            return 2 * self.workers
+        return 2 * self.workers if self.memory_limit is None else min(_MOST_AHEAD, self._in_a_window)
+
+    @property
+    def _threads(self) -> int:
+        """Row groups that may be decoded at once."""
+        return min(self.workers, self._in_a_window)
+
+    @property
+    def _in_a_window(self) -> int:
+        """Row groups that fit into a window, as large as the largest."""
         largest = max(group.rows for group in self._groups)
-        return max(1, min(_MOST_AHEAD, self.memory_limit // PARTS // self.event_bytes // largest))
+        return max(1, self.window // largest)
 
     def _read(self, group: RowGroup) -> Events:
-        return self._layout.events(group.read(self._layout.types), group.path, group.first)
+        # Column by column as in the file: who mixes events turns them anyway.
+        events = self._layout.empty(group.rows, "F")
+        self._put(group, events)
+        return events
+
+    def _put(self, group: RowGroup, room: Events) -> None:
+        self._layout.put(group.read(self._layout.types), room, group.path, group.first)
 
     def _check_groups(self) -> None:
         largest = max(self._groups, key=lambda group: group.rows)
@@ -168,13 +204,3 @@ class EventStream:
                 f"data.memory_limit ({self.memory_limit:,} bytes) leaves room for {self.window:,}: write row groups of at most that many, "
                 "or raise the limit"
             )
-
-
-def _joined(parts: Iterator[Events], rows: int) -> Events:
-    """Parts as one `Events` of so many rows, without a second copy of all."""
-    first = next(parts)
-    whole, start = empty_like(first, rows), 0
-    for part in chain([first], parts):
-        whole.put(slice(start, start + len(part)), part)
-        start += len(part)
-    return whole

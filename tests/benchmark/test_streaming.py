@@ -227,9 +227,11 @@ with open("/proc/self/status") as status:
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of resident memory is read from /proc")
-def test_the_limit_holds_for_a_file_beyond_it(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", ["parquet", "tree", "rntuple"])
+def test_the_limit_holds_for_a_file_beyond_it(tmp_path: Path, kind: str) -> None:
     limit, toy = 10**9, build_toy("gaussian_mixture", dim=16)
     path = write_events(tmp_path / "events.parquet", DrawnEvents(toy, 10**7, "prior", 0), toy.spec, 2**16)  # type: ignore[arg-type]
+    path = path if kind == "parquet" else as_root(path, kind, 2**16)
     words = [sys.executable, "-c", SCRIPT, str(path), str(limit)]
     done = subprocess.run(words, capture_output=True, text=True, cwd=ROOT / ".typing", check=False)
     assert done.returncode == 0, done.stderr[-2_000:]
