@@ -65,5 +65,4 @@ def test_full_evaluation(benchmark: Any, monkeypatch: pytest.MonkeyPatch, name: 
     taken, longest = benchmark.stats["median"], max(seconds, key=seconds.__getitem__)
     note = f"{seconds[longest]:.0f} s of it are {longest}"
     note_speed(benchmark, Speed("full evaluation", name, taken, None, wanted=target, better="lower", unit="s", note=note))
-    assert taken < 5 * target
     benchmark.extra_info["by_family"] = {family: round(value, 2) for family, value in seconds.items()}
