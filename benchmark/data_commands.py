@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -93,6 +94,9 @@ def derive(
     finally:
         if bar.live.is_started:
             bar.stop()
+    left_out = json.loads(manifest.read_text())["left_out"]
+    if left_out:
+        typer.echo(f"data derive: left out columns of lists and structs: {', '.join(left_out)}", err=True)
     typer.echo(str(manifest))
 
 

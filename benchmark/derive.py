@@ -32,6 +32,8 @@ from touchneedle.toys.open_table import open_table
 
 MANIFEST = "manifest.json"
 CONNECT_SECONDS = 5
+# Longer: a batch system starts workers when it has room.
+WORKER_SECONDS = 120
 RETRIES = 2
 # A limit of memory holds for a process.
 WORKERS_ARE_PROCESSES = True
@@ -64,14 +66,15 @@ def derive_tables(
 ) -> Path:
     """Write the selected events of all files with derived features beside their stored columns; returns the manifest.
 
-    Columns of lists and structs are left out. ``progress(done, partitions)`` is called after every partition, and once before the first.
+    Columns of lists and structs are left out; the manifest names them (``left_out``). ``progress(done, partitions)`` is called after
+    every partition, and once before the first.
 
     Args:
         scheduler: address of a dask scheduler; by default a local cluster of ``workers`` with ``memory_limit`` each.
 
     Raises:
         InputError: a file that cannot be read, files that disagree on a column, a formula that is no arithmetic, a partition too large
-            for a worker, a folder with other results, a scheduler that does not answer, dask that is not installed.
+            for a worker, a folder with other results, a scheduler that does not answer or has no workers, dask that is not installed.
     """
     distributed = _import_distributed()
     partitions = plan_partitions(files, output, derived, selection, tree)
@@ -158,8 +161,15 @@ def _computed(distributed: Any, client: Any, partitions: Sequence[Partition], le
         return
     jobs = {client.submit(derive_partition, partitions[k], pure=False, retries=RETRIES): k for k in left}
     try:
+        # Once there is work: some clusters have workers only then.
+        client.wait_for_workers(1, timeout=WORKER_SECONDS)
         for job in distributed.as_completed(list(jobs), loop=client.loop):
             yield jobs[job], job.result()
+    except TimeoutError as error:
+        raise InputError(
+            f"data derive: the scheduler has no workers within {WORKER_SECONDS} s; start some, such as dask worker "
+            f"{client.scheduler.address}, and repeat the command"
+        ) from error
     except distributed.KilledWorker as error:
         raise InputError(
             "data derive: workers were killed, by want of memory perhaps; raise --memory-limit and repeat the command to go on"
@@ -179,10 +189,12 @@ def _finished(partition: Partition) -> Note | None:
 
 def _write_manifest(folder: Path, partitions: Sequence[Partition], notes: Sequence[Note]) -> Path:
     first = partitions[0]
+    stored = open_table(first.file, first.tree).schema.names
     manifest = {
         "version": VERSION,
         "derived": first.derived,
         "selection": first.selection,
+        "left_out": [name for name in stored if name not in first.columns],
         "n_read": sum(note.n_read for note in notes),
         "n_selected": sum(note.n_selected for note in notes),
         "parts": [

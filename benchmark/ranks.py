@@ -17,6 +17,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import resource
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -54,6 +55,15 @@ def check_ranks(config: ExperimentConfig) -> None:
         raise InputError(f"ensemble.stacked=yes: expected a training by one process; got {ranks} (trainer.devices, trainer.nodes)")
     if ranks > 1 and config.data.memory_limit is not None:
         raise InputError(f"data.memory_limit: expected a training by one process; got {ranks}, each of which holds all events in memory")
+
+
+def peak_memory_mb(trainer: TrainerConfig) -> float:
+    """The most resident memory that one process has had, in units of 2^20 bytes: this one, or a rank that it has started and waited for.
+
+    Ranks are not added up, since they share pages; those that ``torchrun`` starts are not seen from here.
+    """
+    processes = (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN) if n_ranks(trainer) > 1 else (resource.RUSAGE_SELF,)
+    return max(resource.getrusage(who).ru_maxrss for who in processes) / 1024
 
 
 def train_in_ranks(config: ExperimentConfig, fit_id: str) -> None:

@@ -9,7 +9,6 @@ folder raises.
 from __future__ import annotations
 
 import os
-import resource
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,13 +19,14 @@ from typing import Any
 import torch
 
 from touchneedle.benchmark.cell_checks import load_plugins
-from touchneedle.benchmark.config import EvaluationConfig, ExperimentConfig, config_to_dict, parse_config
+from touchneedle.benchmark.config import EvaluationConfig, ExperimentConfig, TrainerConfig, config_to_dict, parse_config
 from touchneedle.benchmark.environment import describe_environment, device_of
 from touchneedle.benchmark.evaluate import evaluate
 from touchneedle.benchmark.fitted import Retraining, fit_seed, fitted
 from touchneedle.benchmark.identity import identify
 from touchneedle.benchmark.metrics.curves import curve_row
 from touchneedle.benchmark.metrics.scores import Row, Scores
+from touchneedle.benchmark.ranks import peak_memory_mb
 from touchneedle.benchmark.records import (
     Budget,
     EstimatorInfo,
@@ -94,7 +94,7 @@ def _run(config: ExperimentConfig, fit_id: str, run_id: str) -> Record:
     try:
         with _threads(config.trainer.threads):
             scores, log, estimator = _train_and_score(config, fit_id, record)
-            record.cost = _cost(scores, log, estimator) | _tuning_cost(record)
+            record.cost = _cost(scores, log, estimator, config.trainer) | _tuning_cost(record)
         record.metrics = scores.metrics
         write_table(results / run_id / "curves.parquet", _loss_rows(log) + scores.curves, CURVE_COLUMNS)
         for name, table in scores.tables.items():
@@ -181,13 +181,13 @@ def _estimator_origin(config: ExperimentConfig) -> dict[str, str]:
     return {"version": chosen.version, "distribution": registry.estimators.entry(config.estimator.name).distribution}
 
 
-def _cost(scores: Scores, log: TrainingLog, estimator: Estimator) -> dict[str, float | int | str | None]:
+def _cost(scores: Scores, log: TrainingLog, estimator: Estimator, trainer: TrainerConfig) -> dict[str, float | int | str | None]:
     return {
         "train_seconds": log.seconds,
         "epochs": len(log.train_loss),
         "stopped": log.stopped,
         "parameters": sum(p.numel() for p in estimator.parameters()),
-        "peak_memory_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
+        "peak_memory_mb": peak_memory_mb(trainer),
         "threads": torch.get_num_threads(),
         "load_average": os.getloadavg()[0],
         **estimator.cost(),

@@ -160,6 +160,7 @@ def test_a_local_cluster_of_any_size_gives_the_same_files(distributed, files, tm
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     said = json.loads(manifest.read_text())
     assert (said["n_read"], said["n_selected"]) == (2 * N, len(expected(0)) + len(expected(1)))
+    assert said["left_out"] == ["tracks"]
     assert [part["file"] for part in said["parts"]] == [f"part-0000{k}.parquet" for k in range(4)]
 
 
@@ -204,6 +205,14 @@ def test_a_scheduler_that_does_not_answer(distributed, files, tmp_path, address,
     assert not (tmp_path / "out").exists()
 
 
+def test_a_scheduler_without_workers(distributed, files, tmp_path, monkeypatch):
+    monkeypatch.setattr("touchneedle.benchmark.derive.WORKER_SECONDS", 1)
+    with distributed.LocalCluster(n_workers=0, processes=False, dashboard_address="127.0.0.1:0") as cluster:
+        address = cluster.scheduler_address
+        refuse(lambda: run(files, tmp_path / "out", scheduler=address), "no workers within 1 s", f"dask worker {address}")
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+
 def test_sizes_that_are_none(distributed, files, tmp_path):
     refuse(lambda: run(files, tmp_path / "out", memory_limit="much"), "--memory-limit", "'much'")
     refuse(lambda: run(files, tmp_path / "out", memory_limit="10MB"), "--memory-limit 10 MB")
@@ -242,5 +251,6 @@ def test_the_command_writes_what_the_function_does(cli, distributed, files, tmp_
     result = cli("data", "derive", *files, "-o", tmp_path / "out", *words)
     assert result.exit_code == 0, result.output
     assert result.stdout.strip() == str(tmp_path / "out" / "manifest.json")
+    assert "left out columns of lists and structs: tracks\n" in result.stderr
     run(files, tmp_path / "same")
     assert contents(tmp_path / "out") == contents(tmp_path / "same")

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,7 +22,7 @@ from torch import Tensor
 from touchneedle.benchmark.cell_checks import check_config
 from touchneedle.benchmark.config import ComponentConfig, DataConfig, EnsembleConfig, ExperimentConfig, TrainerConfig
 from touchneedle.benchmark.identity import identify
-from touchneedle.benchmark.ranks import check_ranks, run_ranks, share_of
+from touchneedle.benchmark.ranks import check_ranks, peak_memory_mb, run_ranks, share_of
 from touchneedle.benchmark.records import read_records
 from touchneedle.benchmark.run import run_experiment
 from touchneedle.benchmark.share import Share
@@ -65,6 +67,13 @@ def test_every_rank_draws_its_own() -> None:
     seeds = [Share(rank, 4).seed(3) for rank in range(4)]
     assert seeds[0] == 3
     assert len(set(seeds)) == 4
+
+
+@pytest.mark.parametrize(("devices", "peak"), [(1, 3.0), (2, 5.0)])
+def test_the_largest_process_is_the_peak(monkeypatch: pytest.MonkeyPatch, devices: int, peak: float) -> None:
+    used = {resource.RUSAGE_SELF: 3 * 1024, resource.RUSAGE_CHILDREN: 5 * 1024}
+    monkeypatch.setattr(resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=used[who]))
+    assert peak_memory_mb(TrainerConfig(devices=devices)) == peak
 
 
 # What cannot be shared.
