@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import torch
 
+from tests.performance.ratios import Speed, note_speed, ratio, side_by_side
 from touchneedle.benchmark.config import OptimizerConfig, TrainerConfig
 from touchneedle.benchmark.data import make_events
 from touchneedle.benchmark.train import train
@@ -121,7 +122,7 @@ def auxiliary(experiments: PseudoExperiments, number: int) -> torch.Tensor:
     return experiments.auxiliary[number].nan_to_num(0.0)
 
 
-@pytest.mark.parametrize("name", ["zuko_nsf", "ratio_bce", "posterior_flow"])
+@pytest.mark.parametrize("name", ["zuko_nsf", "spline_flow", "ratio_bce", "posterior_flow"])
 def test_grid_against_repeated_log_ratio(benchmark: Any, name: str) -> None:
     """log_ratio of 1,000 events at 50 points at once, over the same in 50 calls."""
     toy: Any = build_toy("mass_bump")
@@ -129,11 +130,16 @@ def test_grid_against_repeated_log_ratio(benchmark: Any, name: str) -> None:
     generator = torch.Generator().manual_seed(0)
     theta = toy.spec.parameters.sample_prior(50, generator).clamp(toy.spec.parameters.low, toy.spec.parameters.high)
     x = toy.sample(toy.spec.parameters.nominal.expand(1_000, -1), generator=generator).x
+
+    def repeated() -> torch.Tensor:
+        return torch.stack([estimator.log_ratio(x, point) for point in theta], 1)
+
     with torch.no_grad():
-        one_by_one = seconds(lambda: torch.stack([estimator.log_ratio(x, point) for point in theta], 1))
-        grid = benchmark(lambda: estimator.log_ratio_grid(x, theta))
-        assert torch.allclose(grid, torch.stack([estimator.log_ratio(x, point) for point in theta], 1), atol=1e-6)
-    benchmark.extra_info["repeated_over_grid"] = one_by_one / benchmark.stats["median"]
+        grid = benchmark.pedantic(lambda: estimator.log_ratio_grid(x, theta), rounds=3)
+        assert torch.allclose(grid, repeated(), atol=1e-6)
+        times = side_by_side({"repeated": repeated, "grid": lambda: estimator.log_ratio_grid(x, theta)}, rounds=5)
+    value, error = ratio(times["repeated"], times["grid"])
+    note_speed(benchmark, Speed("grid of log_ratio", f"{name}, 50 points, float64", value, error, against="50 calls of log_ratio"))
 
 
 def test_help_against_importing_torch(benchmark: Any) -> None:
@@ -144,6 +150,6 @@ def test_help_against_importing_torch(benchmark: Any) -> None:
 
     torch_alone = seconds(lambda: run("-c", "import torch"))
     benchmark.pedantic(lambda: run("-m", "touchneedle.benchmark.main", "--help"), rounds=3, warmup_rounds=1)
-    ratio = benchmark.stats["median"] / torch_alone
-    benchmark.extra_info["help_over_import_torch"] = ratio
-    assert ratio < 1
+    share = benchmark.stats["median"] / torch_alone
+    benchmark.extra_info["help_over_import_torch"] = share
+    assert share < 1
