@@ -16,8 +16,8 @@ TRAINING_VERSION = 1
 METRICS_VERSION = 6
 NOT_IN_IDENTITY = ("name", "accelerator", "progress", "threads")
 # Options that came later: without them identities are those from before they could be chosen. Several devices give the
-# result of one within rounding only, or within other draws of the loss.
-LEFT_OUT_AT = {"start": "", "devices": 1, "nodes": 1}
+# result of one within rounding only, or within other draws of the loss; so does compiled code, and lower precision more so.
+LEFT_OUT_AT = {"start": "", "devices": 1, "nodes": 1, "compile": False, "precision": "32"}
 
 
 def identify(config: ExperimentConfig) -> tuple[str, str]:

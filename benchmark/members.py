@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
+from touchneedle.benchmark.compiled_loss import CompiledLoss
 from touchneedle.estimators.base import Estimator, Stage
 from touchneedle.toys.base import Events, EventSource, collect
 
@@ -52,11 +53,12 @@ class Trainee(nn.Module, ABC):
 
 
 class OneMember(Trainee):
-    """A single estimator."""
+    """A single estimator; its loss is compiled in training if asked for."""
 
-    def __init__(self, estimator: Estimator, stage: Stage) -> None:
+    def __init__(self, estimator: Estimator, stage: Stage, *, compile: bool = False) -> None:
         super().__init__()
         self.estimator, self.stage = estimator, stage
+        self._training_loss = CompiledLoss(estimator.loss, stage.parameters) if compile else estimator.loss
 
     def trained(self) -> list[nn.Parameter]:
         """The stage's parameters."""
@@ -64,7 +66,8 @@ class OneMember(Trainee):
 
     def losses(self, events: Events, rows: Tensor | None, generator: torch.Generator) -> Tensor:
         """The estimator's own loss (1, n)."""
-        return self.estimator.loss(events, generator)[None]
+        loss = self._training_loss if self.training else self.estimator.loss
+        return loss(events, generator)[None]
 
     def states(self) -> list[dict[str, Tensor]]:
         """The state_dict."""

@@ -135,7 +135,8 @@ def _train_alone(estimator: Estimator, split: TrainingSplit, plan: TrainingPlan)
     split.check(estimator.stages())
     for stage in estimator.stages():
         with members_frozen_but([estimator], [stage]):
-            run_stage(OneMember(estimator, stage), stage.name, *split.of(stage), plan, log)
+            trainee = OneMember(estimator, stage, compile=plan.trainer.compile)
+            run_stage(trainee, stage.name, *split.of(stage), plan, log)
     return _finished([estimator], split.validation, log)
 
 

@@ -81,6 +81,7 @@ def _lightning_trainer(trainer: TrainerConfig) -> pl.Trainer:
         devices=trainer.devices,
         num_nodes=trainer.nodes,
         strategy=_between_ranks() if n_ranks(trainer) > 1 else "auto",
+        precision=trainer.precision,
         max_epochs=trainer.max_epochs,
         gradient_clip_val=trainer.gradient_clip,
         callbacks=[TQDMProgressBar(refresh_rate=20, leave=False)] if show else [],

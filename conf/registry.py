@@ -64,6 +64,7 @@ TOY_TABLE = {
 }
 
 ESTIMATOR_TABLE = {
+    "affine_flow": "touchneedle.estimators.affine_flow:AffineFlow",
     "best_gaussian": "touchneedle.estimators.best_gaussian:BestGaussian",
     "counting": "touchneedle.estimators.counting:Counting",
     "diffusion_likelihood": "touchneedle.estimators.diffusion_likelihood:DiffusionLikelihood",

@@ -12,6 +12,7 @@ from touchneedle.estimators.conditional_flow import ConditionalFlow
 from touchneedle.estimators.flow_density import SplineFlowConfig
 
 FlowFamily = Literal[
+    "affine_flow",
     "nflows_coupling_nsf",
     "nflows_maf",
     "nflows_nsf",
@@ -24,6 +25,7 @@ FlowFamily = Literal[
     "zuko_realnvp",
 ]
 _BUILDERS: dict[FlowFamily, str] = {
+    "affine_flow": "affine_flow:FeatureFirstAffine",
     "nflows_coupling_nsf": "nflows_flows:spline_coupling",
     "nflows_maf": "nflows_flows:affine_autoregressive",
     "nflows_nsf": "nflows_flows:spline_autoregressive",

@@ -19,10 +19,11 @@ TRAIN = {
     "ratio_bce": 12, "ratio_balanced": 12, "ratio_regression": 12, "ratio_parametric": 15, "ratio_quadratic": 28, "ratio_nre_c": 25,
     "ratio_wifi": 60, "ratio_morphed": 25, "ratio_gp": 60, "event_embedding": 25, "flow_times_ratio": 40, "ratio_signed_mixture": 30,
     "ratio_signed_pare": 20, "ratio_signed_revert": 22, "mined_alices": 25, "mined_alice": 15, "mined_rascal": 25, "mined_rolr": 15,
-    "mined_scandal": 40, "score_sally": 6, "spline_flow": 16, "zuko_nsf": 30, "zuko_maf": 12, "zuko_realnvp": 15, "zuko_gf": 30,
-    "zuko_cnf": 60, "nflows_nsf": 35, "nflows_maf": 20, "nflows_coupling_nsf": 45, "normflows_nsf": 40, "normflows_realnvp": 20,
-    "mixture_density": 10, "factorizable_flow": 40, "flow_matching": 40, "diffusion_likelihood": 40, "posterior_flow": 12,
-    "posterior_mixture": 12, "posterior_flow_matching": 45, "posterior_score": 35, "template_histogram": 3, "kernel_density": 2,
+    "mined_scandal": 40, "score_sally": 6, "spline_flow": 16, "zuko_nsf": 30, "zuko_maf": 12, "affine_flow": 12, "zuko_realnvp": 15,
+    "zuko_gf": 30, "zuko_cnf": 60, "nflows_nsf": 35, "nflows_maf": 20, "nflows_coupling_nsf": 45, "normflows_nsf": 40,
+    "normflows_realnvp": 20, "mixture_density": 10, "factorizable_flow": 40, "flow_matching": 40, "diffusion_likelihood": 40,
+    "posterior_flow": 12, "posterior_mixture": 12, "posterior_flow_matching": 45, "posterior_score": 35, "template_histogram": 3,
+    "kernel_density": 2,
 }  # fmt: skip
 EVALUATE = {
     "oracle": 5, "oracle_narrow": 6, "oracle_shifted": 6, "best_gaussian": 5, "counting": 4, "mixture_density": 7, "posterior_flow": 10,

@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 N_TRAIN, N_TEST = 10_000, 20_000
 # The divergence of a Gaussian whose mean is 0.2 sigma off, per feature: the line that n* draws too.
 ONE_FIFTH_OF_A_SIGMA = 0.2**2 / 2
-STIFF = ["nflows_maf", "normflows_realnvp", "zuko_gf", "zuko_maf", "zuko_realnvp"]
+STIFF = ["affine_flow", "nflows_maf", "normflows_realnvp", "zuko_gf", "zuko_maf", "zuko_realnvp"]
 SPLINES = ["nflows_nsf", "normflows_nsf", "spline_flow", "zuko_nsf"]
 SEEDS = 3
 LINEAR = {"name": "linear_gaussian", "dim": 2, "interest": 1, "nuisances": 1}

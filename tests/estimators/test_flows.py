@@ -11,7 +11,7 @@ from touchneedle.estimators.conditional_flow import ConditionalFlow
 from touchneedle.estimators.flow_density import ConditionalDensity
 from touchneedle.toys.base import ExactToy, build_toy
 
-AUTOREGRESSIVE = ["nflows_maf", "nflows_nsf", "normflows_nsf", "zuko_maf", "zuko_nsf"]
+AUTOREGRESSIVE = ["affine_flow", "nflows_maf", "nflows_nsf", "normflows_nsf", "zuko_maf", "zuko_nsf"]
 COUPLINGS = ["nflows_coupling_nsf", "normflows_realnvp", "zuko_realnvp"]
 FLOWS = sorted([*AUTOREGRESSIVE, *COUPLINGS, "zuko_cnf", "zuko_gf"])
 FEATURES, CONTEXT = 2, 3

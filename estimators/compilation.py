@@ -1,0 +1,60 @@
+"""Compilation by torch, decided here and nowhere else: what is compiled answers as the plain function does, or is not used.
+
+A compiled function is fast for the shapes that it was compiled for; callers keep the plain one for all others. On a CPU inductor
+writes C++ and needs a compiler for it (``CXX``, g++ by default).
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+import torch
+
+F = TypeVar("F", bound=Callable[..., Any])
+# The processor's flags say which vectors it has; the test programs that ask the compiler, too, take as long as the code itself.
+BACKEND: dict[str, Any] = {"backend": "inductor", "options": {"cpp.vec_isa_ok": True}}
+
+
+class NotCompiled(UserWarning):
+    """Compilation was asked for and is unavailable: the plain function is used."""
+
+
+def compiled(function: F, trial: Callable[[F], Any], what: str) -> F:
+    """``function`` compiled for the shapes that ``trial`` calls it with; itself, with one warning, if the trial fails.
+
+    What was compiled before is forgotten: torch keeps few versions of a function, and they would be those of earlier networks.
+
+    Args:
+        trial: calls what it is given as it will be called, gradients included, and raises where the answers are wrong.
+        what: name of the function, for the warning.
+    """
+    torch.compiler.reset()
+    # Where it breaks a graph torch says so in many words; it is no fault.
+    logging.getLogger("torch._dynamo").setLevel(logging.ERROR)
+    fast: Any = torch.compile(function, dynamic=False, **BACKEND)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            trial(fast)
+    except Exception as error:  # Compilers raise what they like; a fault of the function itself shows when it is called.
+        reason = " ".join(str(error).split())[:200]
+        warnings.warn(f"{what} is not compiled, and slower for it: {type(error).__name__}: {reason}", NotCompiled, stacklevel=2)
+        return function
+    return fast
+
+
+def compiled_once(function: F) -> F:
+    """Decorator: within what is compiled, calls with other weights of the same shapes share code (layers of a network)."""
+    # Before torch 2.8 each call has code of its own.
+    share = getattr(torch.compiler, "nested_compile_region", None)
+    region = share(function) if share else function
+
+    @wraps(function)
+    def either(*arguments: Any) -> Any:
+        return (region if torch.compiler.is_dynamo_compiling() else function)(*arguments)
+
+    return either  # type: ignore[return-value]
