@@ -22,8 +22,9 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from touchneedle.estimators.base import Capability, Design
-from touchneedle.estimators.networks import mlp, on_grid
+from touchneedle.estimators.networks import mlp
 from touchneedle.estimators.normalisation import EvidenceRatio, Normalise
+from touchneedle.estimators.pairs import on_pairs
 from touchneedle.estimators.standardise import Standardise, learn_in_one_pass
 from touchneedle.toys.base import Events, EventSource, ToySpec
 
@@ -87,12 +88,15 @@ class RatioNetwork(EvidenceRatio):
         return Pairs(joint, marginal, weight, weight * weight[partner])
 
     def _log_evidence_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
-        return self._calibrated(self.network(torch.cat([self.standardise_x(x), self.standardise_theta(theta)], -1)).squeeze(-1))
+        return self._calibrated(self._network_of(self.standardise_x(x), self.standardise_theta(theta)))
 
     def _log_evidence_ratio_grid(self, x: Tensor, theta: Tensor) -> Tensor:
-        if type(self)._log_evidence_ratio is not RatioNetwork._log_evidence_ratio or not isinstance(self.network, nn.Sequential):
+        if type(self)._log_evidence_ratio is not RatioNetwork._log_evidence_ratio:
             return super()._log_evidence_ratio_grid(x, theta)
-        return self._calibrated(on_grid(self.network, self.standardise_x(x), self.standardise_theta(theta)))
+        return self._calibrated(on_pairs(self._network_of, self.standardise_x(x), self.standardise_theta(theta)))
+
+    def _network_of(self, x: Tensor, theta: Tensor) -> Tensor:
+        return self.network(torch.cat([x, theta], -1)).squeeze(-1)
 
     def _calibrated(self, log_r: Tensor) -> Tensor:
         """log r from what the network says, elementwise."""

@@ -20,6 +20,8 @@ from touchneedle.estimators.flow_density import SplineFlowConfig
 from touchneedle.estimators.flow_families import FlowFamily, build_flow
 
 FEATURES, CONTEXT, TRANSFORMS, EVENTS = 8, 3, 5, 8_192
+# Measured by parts in float64: matrix products alone would be 15 times as fast as zuko.
+NOTE = "of 2.2 us per event and layer in float64, matrix products take 0.45, their biases and SiLU 0.5, splines 1.2"
 LIBRARIES: tuple[FlowFamily, ...] = ("zuko_nsf", "nflows_nsf", "normflows_nsf")
 
 
@@ -42,6 +44,6 @@ def test_density_beside_the_fastest_library(benchmark: Any, dtype: torch.dtype, 
     fastest = min(LIBRARIES, key=lambda family: statistics.median(seconds[family]))
     value, error = ratio(seconds[fastest], seconds["spline_flow"])
     what = f"spline_flow, eager, {str(dtype).removeprefix('torch.')}"
-    note_speed(benchmark, Speed("density", what, value, error, against=f"fastest library ({fastest})", wanted=3.0))
+    note_speed(benchmark, Speed("density", what, value, error, against=f"fastest library ({fastest})", wanted=3.0, note=NOTE))
     benchmark.pedantic(tasks["spline_flow"], rounds=3)
     assert value > 1.5
