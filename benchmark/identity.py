@@ -17,7 +17,7 @@ METRICS_VERSION = 6
 NOT_IN_IDENTITY = ("name", "accelerator", "progress", "threads")
 # Options that came later: without them identities are those from before they could be chosen. Several devices give the
 # result of one within rounding only, or within other draws of the loss; so does compiled code, and lower precision more so.
-LEFT_OUT_AT = {"start": "", "devices": 1, "nodes": 1, "compile": False, "precision": "32"}
+LEFT_OUT_AT = {"start": "", "devices": 1, "nodes": 1, "compile": False, "precision": "32", "event_id": ""}
 
 
 def identify(config: ExperimentConfig) -> tuple[str, str]:
@@ -67,7 +67,7 @@ def _origin(config: ExperimentConfig) -> list[str]:
 def _toy_options(toy_class: Any, config: ExperimentConfig) -> dict[str, Any]:
     options = asdict(registry.build_options(toy_class.Config, config.toy.params, f"toy {config.toy.name}"))
     # Where a file lies does not matter: its content hash is in the toy's version.
-    return {name: value for name, value in options.items() if name != "path"}
+    return {name: value for name, value in options.items() if name != "path" and (name, value) not in LEFT_OUT_AT.items()}
 
 
 def _identity(values: dict[str, Any]) -> dict[str, Any]:

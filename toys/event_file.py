@@ -36,6 +36,7 @@ class EventColumns:
         inputs: stored columns (n, c) that features and selection are computed from, float64; none unless all events are kept.
         selected: whether the selection keeps each event (n,).
         sample: number of each event's sample (n,), int64: 0 but for systematic variations.
+        event_id: the number of each event (n,), int64, the same for its shifted copies; None where the query asks for none.
     """
 
     features: tuple[str, ...]
@@ -49,6 +50,7 @@ class EventColumns:
     inputs: NDArray[np.float64]
     selected: NDArray[np.bool_]
     sample: NDArray[np.int64]
+    event_id: NDArray[np.int64] | None
 
 
 def read_event_file(path: str, features: list[str] | None, weight: str, process: str, exclude: list[str]) -> EventColumns:
@@ -88,6 +90,7 @@ def read_events(query: EventQuery) -> EventColumns:
         inputs=np.concatenate([part.inputs for part in parts]),
         selected=np.concatenate([part.selected for part in parts]),
         sample=np.concatenate([np.full(len(part.x), part.source.sample, dtype=np.int64) for part in parts]),
+        event_id=np.concatenate([part.event_id for part in parts]) if query.event_id else None,
     )
 
 
@@ -101,6 +104,7 @@ class _Part:
     inputs: NDArray[np.float64]
     selected: NDArray[np.bool_]
     processes: pa.ChunkedArray | None
+    event_id: NDArray[np.int64]
 
 
 def _read_source(query: EventQuery, source: ProcessFiles) -> list[_Part]:
@@ -109,13 +113,15 @@ def _read_source(query: EventQuery, source: ProcessFiles) -> list[_Part]:
     if rows == 0:
         raise InputError(f"{where}: expected events; it has 0 rows")
     labels = [query.process] if source.process is None else []
-    columns = list(dict.fromkeys([*query.inputs, *source.weight_columns, *labels]))
+    columns = list(dict.fromkeys([*query.inputs, *source.weight_columns, *labels, *query.id_columns]))
     parts = []
+    before = 0
     for file in source.files:
         start = 0
         for table in file.read(columns):
-            parts.append(_read_chunk(query, source, _Chunk(file.path, table, start)))
+            parts.append(_read_chunk(query, source, _Chunk(file.path, table, start, before + start)))
             start += len(table)
+        before += start
     if query.recipe.selection is not None and not any(part.selected.any() for part in parts):
         raise InputError(f"{where}: selection {query.recipe.selection.text!r} leaves none of {rows} events; loosen it")
     return parts
@@ -141,20 +147,33 @@ def _read_chunk(query: EventQuery, source: ProcessFiles, chunk: _Chunk) -> _Part
         np.stack(inputs, axis=1) if inputs else np.empty((int(kept.sum()), 0)),
         selected[kept],
         chunk.names(query.process, kept) if source.process is None else None,
+        chunk.event_id(query.id_columns)[kept],
     )
 
 
 @dataclass(frozen=True)
 class _Chunk:
-    """A piece of a file, from row ``start`` on."""
+    """A piece of a file, from row ``start`` on, which is row ``number`` of the files of its process."""
 
     path: Path
     table: pa.Table
     start: int
+    number: int
 
     def numbers(self, name: str) -> NDArray[np.float64]:
         """A column as float64 (n,), NaN where it has nothing."""
         values: NDArray[np.float64] = self.table.column(name).cast(pa.float64(), safe=False).to_numpy()
+        return values
+
+    def event_id(self, columns: Sequence[str]) -> NDArray[np.int64]:
+        """The column of event numbers (n,), or row numbers if there is none."""
+        if not columns:
+            return np.arange(self.number, self.number + len(self.table))
+        (name,) = columns
+        column = self.table.column(name)
+        if column.null_count:
+            raise InputError(f"event file {self.path}: column {name!r}: expected a number for every event; {column.null_count} have none")
+        values: NDArray[np.int64] = column.cast(pa.int64(), safe=False).to_numpy()
         return values
 
     def names(self, name: str, kept: NDArray[np.bool_]) -> pa.ChunkedArray:

@@ -11,7 +11,10 @@ from touchneedle.conf.errors import InputError
 from touchneedle.toys.feature_recipe import FeatureRecipe
 from touchneedle.toys.table_files import TableFile, is_number, require_same_columns
 
-__all__ = ["EventQuery", "ProcessFiles"]
+__all__ = ["ROW", "EventQuery", "ProcessFiles"]
+
+# In place of a column of event numbers: the number of the row in the files of its process.
+ROW = "#row"
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,7 @@ class EventQuery:
         exclude: columns that ``features=None`` leaves out.
         keep_all: keeps the events that are not selected, and the inputs, for those who move events.
         further: stored columns that count as inputs as well.
+        event_id: column of event numbers, or `ROW`; "" for none.
     """
 
     sources: tuple[ProcessFiles, ...]
@@ -56,6 +60,7 @@ class EventQuery:
     exclude: tuple[str, ...] = ()
     keep_all: bool = False
     further: tuple[str, ...] = ()
+    event_id: str = ""
 
     @property
     def first(self) -> TableFile:
@@ -79,8 +84,13 @@ class EventQuery:
         """The stored columns that features and selection are computed from, and further ones."""
         return tuple(dict.fromkeys([*self.recipe.inputs(self.chosen), *self.further]))
 
+    @property
+    def id_columns(self) -> tuple[str, ...]:
+        """The column of event numbers, if there is one."""
+        return (self.event_id,) if self.event_id not in ("", ROW) else ()
+
     def _stored_numbers(self) -> list[str]:
-        roles = {self.process, *self.exclude, *(name for source in self.sources for name in source.weights)}
+        roles = {self.process, *self.exclude, *self.id_columns, *(name for source in self.sources for name in source.weights)}
         return [field.name for field in self.first.schema if field.name not in roles and is_number(field.type)]
 
     def is_discrete(self, name: str) -> bool:
@@ -96,13 +106,29 @@ class EventQuery:
         for source in self.sources:
             leading = source.files[0]
             require_same_columns(self.first, leading, self.inputs)
-            leading.require([*source.weight_columns, *([self.process] if source.process is None else [])])
+            leading.require([*source.weight_columns, *self.id_columns, *([self.process] if source.process is None else [])])
             for file in source.files[1:]:
                 require_same_columns(leading, file, dict.fromkeys([*leading.schema.names, *file.schema.names]))
             self._check_numbers(leading, source)
+        if self.event_id == ROW:
+            self._check_rows()
+
+    def _check_rows(self) -> None:
+        rows = {(source.process, source.sample): sum(map(len, source.files)) for source in self.sources}
+        for source in self.sources:
+            nominal, varied = (rows[source.process, sample] for sample in (0, source.sample))
+            if varied != nominal:
+                raise InputError(
+                    f"event file {source.files[0].path}: expected {nominal} rows, those of the nominal files of process {source.process!r} "
+                    f"(event_id={ROW}); it has {varied}: give a column of event numbers"
+                )
 
     def _check_numbers(self, file: TableFile, source: ProcessFiles) -> None:
         for name in (*self.inputs, *source.weight_columns):
             kind = file.schema.field(name).type
             if not (is_number(kind) or (pa.types.is_boolean(kind) and name in self.inputs)):
                 raise InputError(f"event file {file.path}: column {name!r}: expected numbers; it holds {kind}")
+        for name in self.id_columns:
+            kind = file.schema.field(name).type
+            if not pa.types.is_integer(kind):
+                raise InputError(f"event file {file.path}: column {name!r}: expected event numbers, which are integers; it holds {kind}")

@@ -37,9 +37,10 @@ class EventTable(FiniteToy):
     """p(x|theta) proportional to mu S p_S(x|nu) + sum_b norm_b B_b p_b(x|nu), known only through weighted events.
 
     Variations reweight the events (`varied_weights`) or morph between samples (`SampleVariations`); the rates follow (`YieldSurface`).
-    Events of varied samples are in the pools, with weight 0 at nominal; a shifted copy of an event counts as another one. An event's
-    split is decided by a hash of its own features, before anything is resampled, so that exact duplicates never straddle training
-    and test. Within a split the weights of each process are scaled up to its whole yield.
+    Events of varied samples are in the pools, with weight 0 at nominal; a shifted copy of an event counts as another one
+    unless ``event_id`` tells that it is not. An event's split is decided by a hash of that number, or else of its own features,
+    before anything is resampled, so that copies, or else exact duplicates, never straddle training and test. Within a split the
+    weights of each process are scaled up to its whole yield.
 
     Nuisances that shift features are declared in Python, by a subclass that says how the stored columns move. Derived features and
     selection are computed anew from what has moved, so that events enter and leave: pools hold all that are selected at nominal or at
@@ -81,11 +82,14 @@ class EventTable(FiniteToy):
         weighted, sampled = tuple(weight_variations(config)), tuple(sample_variations(config))
         k = len(columns.processes)
         self._shapes = TableShapes(self.name, self._query, space, weighted, sampled, self.shifts, self._shift, k)
-        everything = self._shapes.ever_selected(table_events(config, columns, space))
+        events = table_events(config, columns, space)
+        kept = self._shapes.ever_selected(events)
+        everything = events[kept]
         self._samples = SampleVariations.measured(self._shapes.sums(everything))
         self._yields = self._shapes.yields(everything, self._samples)
         self.fit_events = max(1, round(self._yields.nominal.sum().item()))
-        in_test = torch.from_numpy(hash_fraction(everything.x.numpy()) < config.test_fraction)
+        number = hash_fraction(columns.x if columns.event_id is None else columns.event_id[:, None])
+        in_test = torch.from_numpy(number < config.test_fraction)[kept]
         self._pools: dict[Split, Events] = {
             "train": self._pool(everything, ~in_test, "train"),
             "test": self._pool(everything, in_test, "test"),
@@ -143,8 +147,8 @@ class EventTable(FiniteToy):
         return replace(events, weight=events.weight * scale)
 
 
-def hash_fraction(x: NDArray[np.float32]) -> NDArray[np.float64]:
+def hash_fraction(x: NDArray[np.float32] | NDArray[np.int64]) -> NDArray[np.float64]:
     """A number between 0 and 1 for each row of x (n, d), from the BLAKE2b hash of its bytes; -0 counts as 0."""
-    rows = np.ascontiguousarray(x + np.float32(0))
+    rows = np.ascontiguousarray(x + x.dtype.type(0))
     digests = b"".join(hashlib.blake2b(row.tobytes(), digest_size=8).digest() for row in rows)
     return np.frombuffer(digests, dtype="<u8") / 2.0**64

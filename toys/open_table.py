@@ -8,7 +8,7 @@ from touchneedle.conf.errors import InputError
 from touchneedle.toys.root_files import RootTable
 from touchneedle.toys.table_files import ParquetTable, TableFile
 
-__all__ = ["open_table"]
+__all__ = ["open_table", "open_tables"]
 
 
 def open_table(path: str | Path, tree: str = "") -> TableFile:
@@ -28,3 +28,13 @@ def open_table(path: str | Path, tree: str = "") -> TableFile:
     if is_root:
         return RootTable(file, tree)
     return ParquetTable(file)
+
+
+def open_tables(path: str | Path, tree: str = "") -> tuple[TableFile, ...]:
+    """The tables in the file, or in those that a pattern such as ``events_*.parquet`` stands for, in the order of their names.
+
+    Raises `InputError` as `open_table` does.
+    """
+    where = Path(path)
+    found = [] if where.is_file() else sorted(Path(where.anchor).glob(str(where.relative_to(where.anchor))))
+    return tuple(open_table(file, tree) for file in found or [where])

@@ -12,6 +12,7 @@ from touchneedle.toys.base import Events, ParameterSpace
 from touchneedle.toys.event_file import EventColumns
 from touchneedle.toys.sample_variations import sample_number
 from touchneedle.toys.table_options import EventTableConfig, is_varied, sample_variations, weight_variations
+from touchneedle.toys.weight_variations import mirrored
 
 __all__ = ["table_events"]
 
@@ -27,6 +28,11 @@ def table_events(config: EventTableConfig, columns: EventColumns, space: Paramet
     for j, variation in enumerate(weight_variations(config).values()):
         varied = np.array([is_varied(variation, process) for process in columns.processes])[columns.label]
         pair = slice(1 + 2 * j, 3 + 2 * j)
+        down, up = weights[:, pair].T
+        if variation.down is None:
+            down[:] = mirrored(weights[:, 0], up)
+        if variation.up is None:
+            up[:] = mirrored(weights[:, 0], down)
         weights[:, pair] = np.where(varied[:, None], weights[:, pair], weights[:, :1])
     weights *= _to_yields(config, columns)[columns.label, None]
     return Events(

@@ -13,7 +13,7 @@ from touchneedle.toys.base import Feature, GaussianConstraint, LogNormalConstrai
 from touchneedle.toys.event_file import EventColumns
 from touchneedle.toys.event_query import EventQuery, ProcessFiles
 from touchneedle.toys.feature_recipe import read_recipe
-from touchneedle.toys.open_table import open_table
+from touchneedle.toys.open_table import open_tables
 from touchneedle.toys.sample_variations import sample_number
 from touchneedle.toys.weight_variations import Variation
 
@@ -40,8 +40,8 @@ class EventTableConfig:
     """Options; the defaults name the columns of the FAIR Universe HiggsML data (arXiv:2410.02867).
 
     Attributes:
-        path: parquet or ROOT file, one row per event; with ``processes``, the folder of their files.
-        processes: file or files of each process; where there are none, ``process`` names each event's.
+        path: parquet or ROOT file, one row per event, or a pattern of files (``*.root``); with ``processes``, the folder of their files.
+        processes: file or files of each process, or patterns of names; where there are none, ``process`` names each event's.
         tree: TTree or RNTuple of ROOT files; by default the only one.
         features: columns of x, stored or derived; by default all stored numbers but weights, process and ``exclude``, and all derived.
         derived: formula of each derived feature, such as ``pt1 * cos(phi1) + met``, of stored columns and features derived before it.
@@ -51,8 +51,10 @@ class EventTableConfig:
         process: column that names each event's process.
         signal: processes whose rate is multiplied by mu.
         norms: relative uncertainty of the rates of processes, each a log-normal nuisance ``norm_PROCESS``; null for a free one.
-        variations: nuisances in sigma, by weight columns at minus and plus one, ``{isr: {down: w_isr_down, up: w_isr_up}}``, or by
-            files of other events, ``{jes: {down: {ttbar: down.root}, up: {ttbar: up.root}}}``.
+        variations: nuisances in sigma, by weight columns at minus and plus one, ``{isr: {down: w_isr_down, up: w_isr_up}}`` (one of
+            them does), or by files of other events, ``{jes: {down: {ttbar: down.root}, up: {ttbar: up.root}}}``.
+        event_id: column of integers that is the same for an event and its copies in varied files, so that all are in one split;
+            ``#row`` for files whose rows are the same events in the same order; "" for the features as what tells events apart.
         missing: value that marks a missing feature, if any.
         exclude: columns that ``features=None`` leaves out.
         test_fraction: expected share of the events in the test split.
@@ -71,6 +73,7 @@ class EventTableConfig:
     signal: list[str] = field(default_factory=lambda: ["htautau"])
     norms: dict[str, float | None] = field(default_factory=dict)
     variations: dict[str, Variation] = field(default_factory=dict)
+    event_id: str = ""
     missing: float | None = -25.0
     exclude: list[str] = field(default_factory=lambda: ["labels"])
     test_fraction: float = 0.5
@@ -116,6 +119,7 @@ def event_query(config: EventTableConfig, moved: tuple[str, ...] | None) -> Even
         exclude=tuple(config.exclude),
         keep_all=moved is not None,
         further=moved or (),
+        event_id=config.event_id,
     )
 
 
@@ -140,7 +144,7 @@ def table_features(config: EventTableConfig, columns: EventColumns) -> tuple[Fea
 
 def weight_variations(config: EventTableConfig) -> dict[str, Variation]:
     """The variations that are weight columns."""
-    return {name: variation for name, variation in config.variations.items() if isinstance(variation.down, str)}
+    return {name: variation for name, variation in config.variations.items() if isinstance(variation.down or variation.up, str)}
 
 
 def sample_variations(config: EventTableConfig) -> dict[str, tuple[dict[str, str | list[str]], dict[str, str | list[str]]]]:
@@ -175,7 +179,7 @@ def _alpha(name: str) -> Parameter:
 
 def _sources(config: EventTableConfig) -> tuple[ProcessFiles, ...]:
     if not config.processes:
-        return (ProcessFiles(None, (open_table(config.path, config.tree),), _weights(config, None)),)
+        return (ProcessFiles(None, open_tables(config.path, config.tree), _weights(config, None)),)
     folder = Path(config.path)
     if not folder.is_dir():
         raise InputError(f"toy event_table: option path: expected the folder of the files in option processes; {folder} is none")
@@ -191,19 +195,19 @@ def _of_process(config: EventTableConfig, process: str, files: str | list[str], 
     names = [files] if isinstance(files, str) else files
     if not names:
         raise InputError(f"toy event_table: option {option}: {process}: expected a file or several; got none")
-    tables = tuple(open_table(Path(config.path) / name, config.tree) for name in names)
+    tables = tuple(table for name in names for table in open_tables(Path(config.path) / name, config.tree))
     return ProcessFiles(process, tables, _weights(config, process), sample)
 
 
 def _check_kinds(config: EventTableConfig) -> None:
-    """Both ends of a variation are weight columns, or files of the same processes; files need processes that are files."""
+    """The ends of a variation are weight columns, or files of the same processes; files need processes that are files."""
     for name, variation in config.variations.items():
         down, up = variation.down, variation.up
-        if isinstance(down, str) and isinstance(up, str):
+        if isinstance(down or up, str) and not (isinstance(down, dict) or isinstance(up, dict)):
             continue
-        if isinstance(down, str) or isinstance(up, str) or set(down) != set(up) or not down:
+        if not (isinstance(down, dict) and isinstance(up, dict)) or set(down) != set(up) or not down:
             raise InputError(
-                f"toy event_table: option variations: {name}: expected weight columns, or files of the same processes, on both sides"
+                f"toy event_table: option variations: {name}: expected weight columns, or files of the same processes on both sides"
             )
         if not set(down) <= set(config.processes):
             raise InputError(
@@ -216,5 +220,5 @@ def _weights(config: EventTableConfig, process: str | None) -> tuple[str | None,
     weights = [config.weight]
     for variation in weight_variations(config).values():
         ends = (variation.down, variation.up) if is_varied(variation, process) else (config.weight, config.weight)
-        weights += [end if isinstance(end, str) else None for end in ends]
+        weights += [end if isinstance(end, str) else config.weight for end in ends]
     return tuple(weights)

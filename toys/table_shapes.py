@@ -88,15 +88,15 @@ class TableShapes:
             raise InputError(f"toy {self.name}: expected finite features of shifted events; {wrong} of {len(x)} selected are not")
         return torch.where(selected.unsqueeze(-1), x, x.nan_to_num()), selected
 
-    def ever_selected(self, events: Events) -> Events:
-        """Without the events that neither nominal shifts nor those at any of their edges select."""
+    def ever_selected(self, events: Events) -> Tensor:
+        """Whether nominal shifts, or those at any of their edges, select each event (n,)."""
         if not self.shifts:
-            return events
+            return torch.ones(len(events), dtype=torch.bool)
         theta, kept = events.theta.clone(), torch.zeros(len(events), dtype=torch.bool)
         for point in itertools.product(*((*reach(parameter), parameter.nominal) for parameter in self.shifts)):
             theta[:, self._shifting] = torch.tensor(point, dtype=torch.float64)
             kept |= self.moved(events, theta)[1]
-        return events[kept]
+        return kept
 
     def sums(self, events: Events) -> Tensor:
         """Sums of nominal weights within each sample (1 + 2 q, k)."""

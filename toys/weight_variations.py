@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-__all__ = ["Variation", "smooth_between", "varied_weights"]
+__all__ = ["Variation", "mirrored", "smooth_between", "varied_weights"]
 
 
 @dataclass
@@ -15,14 +17,21 @@ class Variation:
     """A nuisance in sigma, by what there is at minus and plus one.
 
     Attributes:
-        down: weight column of the same events, or file or files of other events for each process that is varied.
+        down: weight column of the same events, or file or files of other events for each process that is varied. Of two weight columns
+            one may be left out (null): it is the mirror image of the other.
         up: the same at plus one.
         processes: whose events have the weight columns; all by default.
     """
 
-    down: str | dict[str, str | list[str]]
-    up: str | dict[str, str | list[str]]
+    down: str | dict[str, str | list[str]] | None = None
+    up: str | dict[str, str | list[str]] | None = None
     processes: list[str] | None = None
+
+
+def mirrored(nominal: NDArray[np.float64], varied: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Weights (n,) at the other side of nominal ones: w_0^2 / w, or 2 w_0 - w where these differ in sign or one is 0."""
+    one_sign = nominal * varied > 0
+    return np.where(one_sign, nominal**2 / np.where(one_sign, varied, 1.0), 2 * nominal - varied)
 
 
 def varied_weights(weights: Tensor, alpha: Tensor) -> Tensor:

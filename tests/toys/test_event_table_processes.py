@@ -13,7 +13,7 @@ from touchneedle.benchmark.data import make_events
 from touchneedle.conf.errors import InputError
 from touchneedle.inference.rate_fit import fit_rate_model
 from touchneedle.toys.base import GaussianConstraint, LogNormalConstraint, build_toy, concatenate
-from touchneedle.toys.weight_variations import varied_weights
+from touchneedle.toys.weight_variations import mirrored, varied_weights
 
 N = 600
 SIZES = {"signal": N, "top": N // 2, "zed": N}
@@ -222,6 +222,31 @@ def test_conformance(folder):
     assert [(result.name, result.message) for result in check_toy(toy) if not result.passed] == []
 
 
+@pytest.mark.parametrize("side", [-1.0, 1.0])
+def test_a_variation_to_one_side_is_mirrored(folder, tables, side):
+    name, column = ("up", "isr_up") if side > 0 else ("down", "isr_down")
+    toy = build(folder, variations={"isr": {name: column}, "pdf": PDF})
+    pool = toy.pool("test")
+    there, back = (toy.reweight(pool, point(toy, isr=value)) / pool.weight for value in (side, -side))
+    of = {float(pt): w / v for t in tables.values() for pt, w, v in zip(t["pt"], t[column], t["weights"], strict=True)}
+    np.testing.assert_allclose(there, [of[pt] for pt in pool.x[:, 0].tolist()], rtol=1e-12)
+    np.testing.assert_allclose(there * back, 1.0, rtol=1e-12)
+
+
+def test_mirror_images_of_weights_that_have_no_ratio():
+    nominal, varied = np.array([2.0, 2.0, 2.0, -1.0]), np.array([4.0, 0.0, -1.0, -0.5])
+    assert mirrored(nominal, varied).tolist() == [1.0, 4.0, 5.0, -2.0]
+
+
+def test_a_pattern_is_all_its_files(folder, tables):
+    whole, parts = build(folder), build(folder, processes=FILES | {"top": "top[01].parquet"})
+    assert torch.equal(whole.pool("train").x, parts.pool("train").x)
+    assert whole.spec.version == parts.spec.version
+    together = build_toy("event_table", path=str(folder / "top[01].parquet"), process="n_jets", signal=["1"], exclude=UNUSED)
+    assert len(everything(together)) == SIZES["top"]
+    refuse(folder, "top?.root", "expected a ROOT file; there is none", processes=FILES | {"top": "top?.root"})
+
+
 def test_variations_of_one_file_with_a_process_column(tmp_path, tables):
     together = {name: np.concatenate([table[name] for table in tables.values()]) for name in tables["signal"]}
     together["kind"] = np.repeat(list(tables), [len(table["pt"]) for table in tables.values()])
@@ -284,7 +309,8 @@ def test_a_varied_yield_that_is_not_positive(folder, tables):
         ({"yields": {"higgs": 1.0}}, ("yields", "'higgs'")),
         ({"yields": {"top": 0.0}}, ("yields", "top", "positive")),
         ({"variations": {"isr": ISR | {"processes": ["higgs"]}}}, ("variations: isr", "'higgs'")),
-        ({"variations": {"isr": {"up": "isr_up"}}}, ("variations.isr.down",)),
+        ({"variations": {"isr": {}}}, ("variations: isr", "expected weight columns")),
+        ({"variations": {"isr": {"up": "isr_top"}}}, ("no column 'isr_top'",)),
         ({"variations": {"mu": ISR}}, ("names that are no parameters yet",)),
         ({"variations": {"isr": {"up": "isr_top", "down": "isr_down"}}}, ("no column 'isr_top'",)),
         ({"processes": {"signal": []}}, ("processes", "signal", "got none")),

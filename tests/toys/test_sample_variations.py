@@ -136,6 +136,78 @@ def test_together_with_weight_columns_norms_and_a_selection(folder):
     assert [(result.name, result.message) for result in check_toy(toy) if not result.passed] == []
 
 
+# Copies of an event.
+
+
+@pytest.fixture
+def copies(folder):
+    """The varied files hold the events of the nominal one, shifted; ``number`` is beyond what float64 tells apart."""
+    rng = np.random.default_rng(9)
+    for first, name in enumerate(("signal", "zed")):
+        table = pq.read_table(folder / f"{name}.parquet").append_column("number", pa.array(2**60 + N * first + np.arange(N)))
+        pq.write_table(table, folder / f"{name}.parquet")
+    for name, shift in (("zed_down", -60.0), ("zed_up", 60.0)):
+        moved = table.set_column(0, "mass", pa.array(table.column("mass").to_numpy() + shift))
+        pq.write_table(moved, folder / f"{name}.parquet")
+        pq.write_table(moved.take(rng.permutation(N)[: N // 2]), folder / f"{name}_some.parquet")
+    return folder
+
+
+def splits(toy, numbers):
+    """The event numbers of zed in each split, by mass."""
+    return [{numbers[mass] for mass in toy.pool(split).x[toy.pool(split).label == 1, 0].tolist()} for split in ("train", "test")]
+
+
+def numbers_of(folder, *names):
+    found = {}
+    for name in names:
+        table = pq.read_table(folder / f"{name}.parquet")
+        found |= zip(table.column("mass").to_numpy().astype(np.float32).tolist(), table.column("number").to_pylist(), strict=True)
+    return found
+
+
+@pytest.mark.parametrize("event_id", ["number", "#row"])
+def test_copies_of_an_event_are_in_its_split(copies, event_id):
+    numbers = numbers_of(copies, "zed", "zed_down", "zed_up")
+    train, test = splits(build(copies, event_id=event_id, features=["mass", "jets"]), numbers)
+    assert not train & test
+    assert len(train | test) == N
+    assert 0.4 < len(test) / N < 0.6
+    # Without it they are other events.
+    train, test = splits(build(copies, features=["mass", "jets"]), numbers)
+    assert len(train & test) > N / 4
+
+
+def test_event_numbers_know_copies_in_any_order_and_of_some(copies):
+    some = {"down": {"zed": "zed_down_some.parquet"}, "up": {"zed": "zed_up_some.parquet"}}
+    toy = build(copies, event_id="number", variations={"jes": some})
+    assert "number" not in [feature.name for feature in toy.spec.features]
+    train, test = splits(toy, numbers_of(copies, "zed", "zed_down", "zed_up"))
+    assert not train & test
+    with pytest.raises(InputError, match=r"zed_down_some\.parquet: expected 500 rows, .*'zed' \(event_id=#row\); it has 250"):
+        build(copies, event_id="#row", variations={"jes": some})
+
+
+def test_a_selection_leaves_copies_in_their_split(copies):
+    toy = build(copies, event_id="#row", selection="(mass > 30) & (jets > 0)", features=["mass", "jets"])
+    train, test = splits(toy, numbers_of(copies, "zed", "zed_down", "zed_up"))
+    assert not train & test
+
+
+@pytest.mark.parametrize(("event_id", "words"), [("run", "no column 'run'"), ("mass", "expected event numbers, which are integers")])
+def test_bad_event_numbers(copies, event_id, words):
+    with pytest.raises(InputError, match=words):
+        build(copies, event_id=event_id)
+
+
+def test_event_numbers_that_are_missing(copies):
+    table = pq.read_table(copies / "zed_up.parquet")
+    numbers = [None, *table.column("number").to_pylist()[1:]]
+    pq.write_table(table.set_column(table.schema.names.index("number"), "number", pa.array(numbers, pa.int64())), copies / "zed_up.parquet")
+    with pytest.raises(InputError, match=r"zed_up\.parquet: column 'number': expected a number for every event; 1 have none"):
+        build(copies, event_id="number")
+
+
 @pytest.mark.parametrize(
     ("variation", "words"),
     [
