@@ -40,7 +40,7 @@ from touchneedle.toys.base import Events, EventSource, Parameter, ToySpec, colle
 
 # A nuisance has moved if it is that far from nominal, in units of its anchors' distance: far above the rounding of float32.
 _MOVED = 1e-3
-_FEWEST_ROWS = 64
+_FEWEST_ROWS = 512
 
 
 @dataclass

@@ -2,17 +2,21 @@
 
 Masks as in MADE (Germain, Gregor, Murray, Larochelle 2015, arXiv:1502.03509): what belongs to a
 feature depends on the context and on the features before it. Each network keeps parameters of its
-own, so that it can be trained while the others rest.
+own, so that it can be trained while the others rest. Where no gradient of the weights is wanted (scoring, fits), their stack is made
+once and kept until one of them changes.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
+
+Layer = tuple[Tensor, Tensor]
 
 
 class MaskedNetworks(nn.Module):
@@ -30,22 +34,64 @@ class MaskedNetworks(nn.Module):
         masks = masks_of(order, context, outputs, hidden)
         for depth, mask in enumerate(masks):
             self.register_buffer(f"mask_{depth}", mask, persistent=False)
-        self.depths = range(len(masks))
         self.networks = nn.ModuleList(nn.ModuleList(nn.Linear(mask.shape[1], mask.shape[0]) for mask in masks) for _ in range(count))
-        for parameter in self._parameters_at(self.depths[-1], range(count), "weight", "bias"):
-            nn.init.zeros_(parameter)
+        for network in self.networks:
+            *_, last = _linears(network)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+        self._kept: tuple[object, list[Layer]] | None = None
 
     def forward(self, inputs: Tensor, which: Sequence[int]) -> Tensor:
         """Answers of the networks ``which`` (k of them) to inputs (n, d + c): shape (k, n, d, outputs)."""
         value = inputs.expand(len(which), -1, -1)
-        for depth in self.depths:
-            weight = torch.stack(self._parameters_at(depth, which, "weight")) * self.get_buffer(f"mask_{depth}")
-            bias = torch.stack(self._parameters_at(depth, which, "bias"))
-            value = torch.baddbmm(bias[:, None], silu(value) if depth else value, weight.transpose(1, 2))
+        for depth, (weight, bias) in enumerate(self._layers(which)):
+            value = torch.baddbmm(bias, silu(value) if depth else value, weight)
         return value.unflatten(-1, (-1, self.outputs))
 
-    def _parameters_at(self, depth: int, which: Sequence[int], *names: str) -> list[Tensor]:
-        return [self.get_parameter(f"networks.{k}.{depth}.{name}") for k in which for name in names]
+    def _layers(self, which: Sequence[int]) -> list[Layer]:
+        """Masked weights (k, in, out) and biases (k, 1, out) of each layer: those kept of all networks, where they may be."""
+        chosen = [self.networks[k] for k in which]
+        if not _are_constant(chosen):
+            return self._stacked(chosen)
+        state = _versions(self.networks)
+        if self._kept is None or self._kept[0] != state:
+            with torch.no_grad():
+                self._kept = state, self._stacked(self.networks)
+        kept = self._kept[1]
+        return kept if len(which) == len(self.networks) else [(weight[which], bias[which]) for weight, bias in kept]
+
+    def _stacked(self, networks: Iterable[nn.Module]) -> list[Layer]:
+        layers = enumerate(zip(*map(_linears, networks), strict=True))
+        return [(_stack(linears, "weight") * self.get_buffer(f"mask_{depth}").T, _stack(linears, "bias")) for depth, linears in layers]
+
+
+def _stack(linears: Iterable[nn.Linear], name: str) -> Tensor:
+    """Transposed weights (k, in, out), or biases (k, 1, out)."""
+    stacked = torch.stack([getattr(linear, name) for linear in linears])
+    return stacked.mT if name == "weight" else stacked[:, None]
+
+
+def _linears(network: nn.Module) -> Iterator[nn.Linear]:
+    yield from cast(Iterable[nn.Linear], network)
+
+
+def _tensors(networks: Iterable[nn.Module]) -> list[Tensor]:
+    """All weights and biases; `Module.parameters` would take longer than the networks."""
+    return [tensor for network in networks for linear in _linears(network) for tensor in (linear.weight, linear.bias)]
+
+
+def _are_constant(networks: Iterable[nn.Module]) -> bool:
+    """Whether their weights are their own (not traced, nor replaced for a call), and no gradient of them is wanted."""
+    if torch.compiler.is_compiling() or torch.is_inference_mode_enabled():
+        return False
+    tensors = _tensors(networks)
+    own = all(isinstance(tensor, nn.Parameter) for tensor in tensors)
+    return own and not (torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors))
+
+
+def _versions(networks: Iterable[nn.Module]) -> tuple[object, ...]:
+    """Where all weights lie and how often they were changed in place."""
+    return tuple((tensor.data_ptr(), tensor._version, tensor.dtype) for tensor in _tensors(networks))
 
 
 def masks_of(order: Sequence[int], context: int, outputs: int, hidden: Sequence[int]) -> list[Tensor]:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 
 from touchneedle.benchmark.config import OptimizerConfig, TrainerConfig
 from touchneedle.benchmark.data import make_events
@@ -108,6 +111,39 @@ def test_networks_side_by_side_are_the_networks_one_by_one(layer: ResidualLayer)
         for depth, (linear, mask) in enumerate(zip(networks.networks[k], masks, strict=True)):
             value = nn.functional.linear(nn.functional.silu(value) if depth else value, linear.weight * mask, linear.bias)
         torch.testing.assert_close(together[row].flatten(1), value)
+
+
+def test_kept_weights_follow_the_networks(layer: ResidualLayer) -> None:
+    networks, inputs = copy.deepcopy(layer.groups[0]), draws(5, 6)
+    changes: list[Callable[[], object]] = [
+        lambda: None,
+        lambda: networks.networks[1][1].weight.mul_(2.0),  # type: ignore[index, union-attr, operator]
+        lambda: networks.load_state_dict({name: tensor + 0.1 for name, tensor in networks.state_dict().items()}),
+        lambda: networks.float().double(),
+    ]
+    for change in changes:
+        with torch.no_grad():
+            change()
+            kept = [networks(inputs, which) for which in ([0, 1, 2], [2, 0])]
+        plain = networks(inputs, [0, 1, 2])
+        assert plain.requires_grad
+        assert torch.equal(kept[0], plain)
+        torch.testing.assert_close(kept[1], plain[[2, 0]])
+        with torch.no_grad():
+            assert torch.equal(copy.deepcopy(networks)(inputs, [0, 1, 2]), plain)
+
+
+def test_kept_weights_give_way_to_gradients_and_to_other_weights(layer: ResidualLayer) -> None:
+    networks, inputs = copy.deepcopy(layer.groups[0]), draws(5, 6)
+    with torch.no_grad():
+        networks(inputs, [0, 1, 2])
+    networks(inputs, [0, 1, 2]).sum().backward()
+    assert all(parameter.grad is not None for parameter in networks.parameters())
+    others = {name: tensor.detach() * 1.1 for name, tensor in networks.named_parameters()}
+    with torch.no_grad():
+        called = functional_call(networks, others, (inputs, [0, 1, 2]))
+        networks.load_state_dict(others)
+        assert torch.equal(called, networks(inputs, [0, 1, 2]))
 
 
 def test_exponents_and_shifts_add_up_within_a_layer(layer: ResidualLayer) -> None:
