@@ -34,6 +34,8 @@ from touchneedle.conf.errors import InputError
 from touchneedle.toys.base import Events, EventSource
 
 VALIDATION_BATCH = 8_192
+# Steps whose losses are looked at together, by device: each look waits for a GPU.
+CHECKED_AT_ONCE = {"cuda": 50}
 OPTIMIZERS: dict[str, Any] = {
     "adam": torch.optim.Adam,
     "adamw": torch.optim.AdamW,
@@ -41,6 +43,8 @@ OPTIMIZERS: dict[str, Any] = {
     "radam": torch.optim.RAdam,
     "energy_conserving": EnergyConserving,
 }
+# Whose step may be one kernel, which rounds otherwise.
+FUSED = ("adam", "adamw")
 # These look at all weights at once, so that stacked members would disturb each other.
 NOT_BY_ELEMENT = ("energy_conserving",)
 
@@ -131,6 +135,7 @@ class _StageModule(pl.LightningModule):
         self.train_losses: list[float] = []
         self.validation_losses: list[float] = []
         self.selection, self.reason = _Selection(plan.trainer.patience), ""
+        self._unchecked: list[tuple[int, Tensor]] = []
         self._sums: dict[str, _Sum] = {"train": _Sum(), "validation": _Sum()}
 
     def batches(self) -> DataLoader[Any]:
@@ -149,12 +154,21 @@ class _StageModule(pl.LightningModule):
 
     def training_step(self, batch: Tensor | Events, batch_index: int) -> Tensor:
         loss = self._mean_loss("train", batch, self.loss_generator)
-        if not bool(torch.isfinite(loss)):
-            raise NonFiniteLoss(
-                f"stage {self.stage}: the loss became {loss.item()} in epoch {self.current_epoch}, step {batch_index}; "
-                f"lower optimizer.learning_rate (now {self.optimizer_config.learning_rate:g}) or check the features"
-            )
+        self._unchecked.append((batch_index, loss.detach()))
+        if len(self._unchecked) >= CHECKED_AT_ONCE.get(loss.device.type, 1):
+            self._require_finite()
         return loss
+
+    def _require_finite(self) -> None:
+        """Check the losses of the steps since the last time."""
+        steps, losses = zip(*self._unchecked, strict=True)
+        self._unchecked.clear()
+        for step, loss in zip(steps, torch.stack(losses).tolist(), strict=True):
+            if not math.isfinite(loss):
+                raise NonFiniteLoss(
+                    f"stage {self.stage}: the loss became {loss} in epoch {self.current_epoch}, step {step}; "
+                    f"lower optimizer.learning_rate (now {self.optimizer_config.learning_rate:g}) or check the features"
+                )
 
     def _chosen(self, part: str, batch: Tensor | Events) -> tuple[Events, Tensor | None, float]:
         """Events of a batch, their rows among the training events if these are in memory, and the factor of their mean loss."""
@@ -173,6 +187,8 @@ class _StageModule(pl.LightningModule):
         self._mean_loss("validation", batch, self.validation_generator)
 
     def on_train_epoch_end(self) -> None:
+        if self._unchecked:
+            self._require_finite()
         self.train_losses.append(self._sums["train"].take_means(self.share, self.device)[0])
         if self.follower is not None:
             losses = {f"{self.stage}/train": self.train_losses[-1], f"{self.stage}/validation": self.validation_losses[-1]}
@@ -195,7 +211,8 @@ class _StageModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         config = self.optimizer_config
-        optimizer = OPTIMIZERS[config.name](self.trainee.trained(), lr=config.learning_rate, weight_decay=config.weight_decay)
+        fused = {"fused": True} if self.trainer_config.compile and config.name in FUSED else {}
+        optimizer = OPTIMIZERS[config.name](self.trainee.trained(), lr=config.learning_rate, weight_decay=config.weight_decay, **fused)
         if config.schedule == "constant":
             return optimizer
         steps = self.trainer_config.max_epochs * math.ceil(len(self.training_events) / self.trainer_config.batch_size)
@@ -219,12 +236,12 @@ class _Sum:
 
     def add(self, losses: Tensor) -> None:
         """Losses of one batch (K, n)."""
-        self.total = self.total + losses.detach().double().sum(1).cpu()
+        self.total = self.total.to(losses.device) + losses.detach().double().sum(1)
         self.count += losses.shape[1]
 
     def take_means(self, share: Share, device: torch.device) -> list[float]:
         """Means of the members over the events of all ranks; the sum starts anew."""
-        sums = share.total(torch.cat([self.total, torch.tensor([self.count], dtype=torch.float64)]), device)
+        sums = share.total(torch.cat([self.total.cpu(), torch.tensor([self.count], dtype=torch.float64)]), device)
         self.total, self.count = torch.zeros(1, dtype=torch.float64), 0
         return (sums[:-1] / sums[-1].clamp_min(1)).tolist()
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable
-from functools import wraps
 from typing import Any, TypeVar
 
 import torch
@@ -32,29 +31,16 @@ def compiled(function: F, trial: Callable[[F], Any], what: str) -> F:
         trial: calls what it is given as it will be called, gradients included, and raises where the answers are wrong.
         what: name of the function, for the warning.
     """
-    torch.compiler.reset()
     # Where it breaks a graph torch says so in many words; it is no fault.
     logging.getLogger("torch._dynamo").setLevel(logging.ERROR)
-    fast: Any = torch.compile(function, dynamic=False, **BACKEND)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
+            torch.compiler.reset()
+            fast: Any = torch.compile(function, dynamic=False, **BACKEND)
             trial(fast)
     except Exception as error:  # Compilers raise what they like; a fault of the function itself shows when it is called.
         reason = " ".join(str(error).split())[:200]
         warnings.warn(f"{what} is not compiled, and slower for it: {type(error).__name__}: {reason}", NotCompiled, stacklevel=2)
         return function
     return fast
-
-
-def compiled_once(function: F) -> F:
-    """Decorator: within what is compiled, calls with other weights of the same shapes share code (layers of a network)."""
-    # Before torch 2.8 each call has code of its own.
-    share = getattr(torch.compiler, "nested_compile_region", None)
-    region = share(function) if share else function
-
-    @wraps(function)
-    def either(*arguments: Any) -> Any:
-        return (region if torch.compiler.is_dynamo_compiling() else function)(*arguments)
-
-    return either  # type: ignore[return-value]

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import silu
 
-from touchneedle.estimators.compilation import compiled_once
 from touchneedle.estimators.conditional_flow import ConditionalFlow
 from touchneedle.estimators.masked_networks import masks_of
 
@@ -42,7 +41,6 @@ class FeatureFirstLayer(nn.Module):
     def _invert(self, value: Tensor, parameters: Tensor) -> Tensor:
         """The value before (d, n)."""
 
-    @compiled_once
     def forward(self, value: Tensor, context: Tensor) -> tuple[Tensor, Tensor]:
         """The next value (d, n), and its log slope (d, n)."""
         parameters = self._parameters_of(value, context)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from touchneedle.benchmark import training_loop
 from touchneedle.benchmark.config import OptimizerConfig, TrainerConfig
 from touchneedle.benchmark.data import make_events
 from touchneedle.benchmark.train import train
@@ -71,6 +72,26 @@ def test_a_non_finite_loss_stops_with_its_place(events: Events) -> None:
     ) as caught:
         train(estimator, events, FAST, OptimizerConfig(), 0)
     assert "\n" not in str(caught.value)
+
+
+class Failing(Scripted):
+    """Its loss is not a number from the tenth training step on."""
+
+    def __init__(self, spec):  # type: ignore[no-untyped-def]
+        super().__init__(spec, [0.0])
+        self.step = -1
+
+    def _loss(self, events: Events, generator: torch.Generator) -> Tensor:
+        self.step += self.training
+        return super()._loss(events, generator) * (float("nan") if self.step >= 10 else 1.0)
+
+
+@pytest.mark.parametrize("together", [1, 3, 1_000])
+def test_losses_that_are_looked_at_together_name_the_same_step(events: Events, monkeypatch: pytest.MonkeyPatch, together: int) -> None:
+    monkeypatch.setitem(training_loop.CHECKED_AT_ONCE, "cpu", together)
+    # 900 events are 8 batches of 128.
+    with pytest.raises(NonFiniteLoss, match="the loss became nan in epoch 1, step 2;"):
+        train(Failing(build_toy("gaussian_shift").spec), events, FAST, OptimizerConfig(), 0)
 
 
 @pytest.mark.parametrize("weight", [0.0, float("nan"), float("inf")])
