@@ -34,7 +34,8 @@ class YieldSurface:
     with u = (v - nominal) / (half the distance of the anchors) and s of `smooth_between`. log F is a cubic spline through the sums at 33
     values of one nuisance alone; where events cross the cuts of a selection, so that sums are steps, through the parabola that
     fits them best. c makes the sums exact where two nuisances are at anchors; where log weights are jointly Gaussian across the
-    events, they are exact everywhere.
+    events, they are exact everywhere. Elsewhere three together lack what they do beyond pairs, which grows as the cube of the variations:
+    at one sigma each 0.05 % for three that vary weights by 10 %, 0.4 % for 20 %. `tabulate` refuses 2 %.
 
     Attributes:
         nominal: Y (k,).

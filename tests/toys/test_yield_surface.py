@@ -111,6 +111,21 @@ def test_steps_become_a_smooth_curve_through_nominal():
     assert (bends - bends.mean()).abs().max() < 1e-9
 
 
+@pytest.mark.parametrize(("size", "bound"), [(0.1, 1e-3), (0.2, 6e-3)])
+def test_three_nuisances_at_their_anchors_lack_what_no_pair_tells(size, bound):
+    rng = np.random.default_rng(0)
+    x, nominal = rng.normal(size=20_000), rng.uniform(0.5, 1.5, 20_000)
+    logs = [size * x + 0.02 * size * x**2, size * np.abs(x), size * (0.7 * x - 0.5 * np.abs(x) + 0.04 * x**2)]
+    weights = torch.from_numpy(np.stack([nominal, *(nominal * np.exp(sign * log) for log in logs for sign in (-1, 1))], axis=1))
+    sums = sums_of(weights, torch.zeros(len(weights), dtype=torch.int64))
+    model = YieldSurface.tabulate([alpha(name) for name in "abc"], [False] * 3, lambda values: sums(values)[:1])
+    points = torch.cartesian_prod(*[torch.tensor([-1.0, 0.0, 1.0], dtype=torch.float64)] * 3)
+    off = torch.stack([model(point[None])[0, 0] / sums(point)[0] - 1 for point in points]).abs()
+    together = (points != 0).all(1)
+    assert off[~together].max() < 1e-12
+    assert bound / 5 < off[together].max() < bound
+
+
 def test_nuisances_that_together_do_what_no_pair_tells_are_refused():
     def sums(values):
         return torch.exp(0.5 * values[0] * values[1] * values[2])[None]
