@@ -1,7 +1,8 @@
 """Touchneedle beside sbi 0.27, end to end: from events in memory to a trained estimator that is at least as good on held-out events.
 
 Own schedules: ours are 30 epochs of batches of 512 with a learning rate that falls from 4e-3 (chosen on the events of seed 0, which are
-not measured here), sbi's are its defaults. One schedule: both take 30 epochs of 512 with 4e-3; compilation counts. A ratio counts only at an equal score.
+not measured here), sbi's are its defaults. One schedule: both take 30 epochs of 512 with 4e-3; compilation counts.
+A ratio counts only at an equal score.
 """
 
 from __future__ import annotations
