@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import warnings
 from collections.abc import Callable
+from functools import wraps
 from typing import Any, TypeVar
 
 import torch
@@ -43,4 +44,11 @@ def compiled(function: F, trial: Callable[[F], Any], what: str) -> F:
         reason = " ".join(str(error).split())[:200]
         warnings.warn(f"{what} is not compiled, and slower for it: {type(error).__name__}: {reason}", NotCompiled, stacklevel=2)
         return function
-    return fast
+
+    @wraps(function)
+    def run(*arguments: Any) -> Any:
+        # What would have to be compiled anew (another branch for other data) runs as it is: nothing fails or pauses after the trial.
+        with torch.compiler.set_stance("eager_on_recompile"):
+            return fast(*arguments)
+
+    return run  # type: ignore[return-value]

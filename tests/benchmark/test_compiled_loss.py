@@ -95,6 +95,27 @@ def test_other_numbers_of_events_are_left_to_the_plain_loss(monkeypatch: pytest.
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == graphs
 
 
+def test_nothing_is_compiled_after_the_trial_and_compiled_code_is_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    graphs, runs = [], []
+
+    def counted(graph: Any, _: Any) -> Any:
+        graphs.append(graph)
+        return lambda *arguments: runs.append(graph) or graph(*arguments)
+
+    monkeypatch.setattr(compilation, "BACKEND", {"backend": counted})
+
+    def branching(x: torch.Tensor) -> torch.Tensor:
+        return x.cos() if bool((x > 0).all()) else x.sin()
+
+    up, down = torch.ones(4), -torch.ones(4)
+    fast = compilation.compiled(branching, lambda tried: tried(up), "a branch")
+    compiled_then, run_then = len(graphs), len(runs)
+    assert torch.equal(fast(up), up.cos())
+    assert len(runs) == 2 * run_then > 0
+    assert torch.equal(fast(down), down.sin())
+    assert len(graphs) == compiled_then
+
+
 def test_a_wrong_compiled_loss_is_given_up_with_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda function, **_: lambda *arguments: 1.2 * function(*arguments))
     estimator, events = prepared("ratio_bce", "fnf_two_class", "prior", SMALL["ratio_bce"])
