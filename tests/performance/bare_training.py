@@ -11,8 +11,7 @@ import torch
 
 from touchneedle.benchmark.config import EvaluationConfig
 from touchneedle.benchmark.data import make_events
-from touchneedle.benchmark.metrics.context import EvaluationContext
-from touchneedle.benchmark.metrics.density import density_scores
+from touchneedle.benchmark.evaluate import evaluate
 from touchneedle.benchmark.seeding import derive_seed
 from touchneedle.benchmark.training_split import split_events
 from touchneedle.estimators.base import Estimator, build_estimator
@@ -68,7 +67,7 @@ def mean_loss(estimator: Estimator, events: Events, draws: torch.Generator) -> f
 
 def main() -> None:
     toy, estimator, losses = bare_training(int(sys.argv[1]))
-    density_scores(EvaluationContext(toy, estimator.double(), SCORED, 0))
+    evaluate(toy, estimator, SCORED, 0)
     print(json.dumps(losses))
 
 

@@ -4,25 +4,26 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.performance.bare_training import BATCH, ESTIMATOR, FRACTION, N_TRAIN, SCORED, TOY
+from tests.performance.bare_training import BATCH, ESTIMATOR, FRACTION, N_TRAIN, SCORED, TOY, bare_training
 from tests.performance.ratios import Speed, note_speed, side_by_side
 from tests.performance.test_sweeps import mean, of_children
+from touchneedle.benchmark.evaluate import evaluate
 
 ROOT = Path(__file__).parents[2]
-EPOCHS, FEW = 30, 2
-ROUNDS = 4
+EPOCHS, FEW, ROUNDS = 60, 2, 3
 IMPORTS = {
     "torch": "import torch",
     "touchneedle, without training": "import touchneedle.benchmark.run",
     "Hydra": "import torch, touchneedle.benchmark.run, touchneedle.benchmark.sweep",
     "Lightning": "import torch, touchneedle.benchmark.run, lightning.pytorch",
 }
-NOTE = "the trainer's steps (topic overhead, a step of the trainer) and the imports of Lightning, Hydra and evaluation"
+NOTE = "Lightning: its import (3 s, matplotlib by torchmetrics and torch._dynamo among it) and its steps; Hydra and records take 0.6 s"
 
 
 def run(*words: str) -> str:
@@ -54,6 +55,7 @@ def seconds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[float]]:
     return side_by_side(tasks, ROUNDS, of_children)
 
 
+@pytest.mark.slow
 def test_the_loop_trains_the_same(tmp_path: Path) -> None:
     by_command(tmp_path, FEW)
     (log,) = tmp_path.glob("fits/*/training.json")
@@ -84,6 +86,14 @@ def test_overhead_of_a_step(benchmark: Any, seconds: dict[str, list[float]]) -> 
         Speed("overhead", "a step of the trainer, less a bare one", *mean(added), unit="ms"),
         Speed("overhead", "a bare step", *mean(each["loop"]), unit="ms"),
     )
+
+
+def test_evaluation_beside_its_families(benchmark: Any, one_thread: None) -> None:
+    """Curves, slices and responses of an evaluation, which are drawn whatever families are scored."""
+    toy, estimator, _ = bare_training(1)
+    seconds = side_by_side({"no family": lambda: evaluate(toy, estimator, replace(SCORED, families=()), 0)}, ROUNDS)
+    benchmark.pedantic(lambda: None, rounds=1)
+    note_speed(benchmark, Speed("overhead", "curves, slices and responses", *mean(seconds["no family"]), unit="s"))
 
 
 def test_imports(benchmark: Any) -> None:
