@@ -35,8 +35,7 @@ from touchneedle.toys.events import Events, EventSource, in_batches
 
 # Rows that are read at a time: large enough for fast reading, small enough for many of them to be shuffled together.
 ROW_GROUP = 2**17
-# Rows that are turned at a time: they stay in the cache, where columns a power of two apart would push each other out.
-_BLOCK = 4_000
+_PAD = 16
 _REQUIRED = ("x", "theta", "weight")
 _VECTORS = ("weight", "label", "joint_log_ratio")
 _FLOAT64 = ("theta", "generated_at")
@@ -203,19 +202,18 @@ def _check_column(file: Path, schema: pa.Schema, name: str, *, whole: bool) -> N
 
 
 def _turn(columns: Sequence[NDArray[Any]], rows: NDArray[Any]) -> float:
-    """Write k columns (n,) as rows (n, k), some at a time that stay in the processor's cache; returns the sum of all.
+    """Write k columns (n,) as rows (n, k), which may lie column by column; returns the sum of all. What overflows float32 becomes infinite.
 
-    What overflows float32 becomes infinite.
+    By few long calls, since a thread waits for the interpreter after each.
     """
-    total = 0.0
-    block = np.empty((len(columns), _BLOCK), rows.dtype)
+    # No power of two apart, as columns would push each other out of the cache then.
+    stacked = rows.T if rows.flags.f_contiguous else np.empty((len(columns), len(rows) + _PAD), rows.dtype)[:, : len(rows)]
     with np.errstate(over="ignore", invalid="ignore"):
-        for start in range(0, len(rows), _BLOCK):
-            turned = block[:, : len(rows) - start]
-            for row, column in zip(turned, columns, strict=True):
-                row[:] = column[start : start + _BLOCK]
-            rows[start : start + _BLOCK] = turned.T
-            total += float(turned.sum())
+        for row, column in zip(stacked, columns, strict=True):
+            row[:] = column
+        total = float(stacked.sum())
+    if not rows.flags.f_contiguous:
+        rows[:] = stacked.T
     return total
 
 
