@@ -29,7 +29,9 @@ from touchneedle.toys.base import Events, build_toy
 GRAPHS_ALONE = {"backend": "aot_eager"}
 TRAINER = TrainerConfig(max_epochs=2, batch_size=128, progress=False, accelerator="cpu")
 # Toys and designs until one fits a method.
-CASES = (("fnf_two_class", "prior"), ("fnf_two_class", "templates"), ("eft_quadratic", "pairs"))
+CASES = (("fnf_two_class", "prior"), ("fnf_two_class", "templates"), ("eft_quadratic", "pairs"), ("eft_quadratic", "nominal"))
+# These want the events of templates, whatever else they can use.
+TEMPLATES_ALONE = ("ratio_morphed", "template_histogram")
 SMALL: dict[str, dict[str, Any]] = {
     "spline_flow": {"transforms": 2, "hidden_features": (16,), "bins": 4},
     "affine_flow": {"transforms": 2, "hidden_features": (16,)},
@@ -159,7 +161,8 @@ def test_without_a_compiler_the_plain_function_is_used(tmp_path: Any) -> None:
 
 def fitting_case(name: str) -> tuple[str, str] | None:
     designs = registry.estimators.load(name).designs  # type: ignore[attr-defined]
-    return next(((toy, design) for toy, design in CASES if design in designs and (name, design) != ("ratio_morphed", "prior")), None)
+    cases = CASES[1:] if name in TEMPLATES_ALONE else CASES
+    return next(((toy, design) for toy, design in cases if design in designs), None)
 
 
 TRAINABLE = [name for name in registry.ESTIMATOR_TABLE if not registry.estimators.load(name).needs_truth]  # type: ignore[attr-defined]
@@ -175,7 +178,9 @@ def test_every_method_trains_compiled_or_says_that_it_does_not(monkeypatch: pyte
         warnings.simplefilter("ignore", NotCompiled)
         plain, fast = both(name, *case, params={})
     if list(plain.parameters()):
-        torch.testing.assert_close(weights(fast), weights(plain), rtol=1e-4, atol=1e-6)
+        # In the norm: Adam divides by the gradient, so that a weight whose gradient is rounding alone goes its own way.
+        expected = weights(plain)
+        assert float((weights(fast) - expected).norm()) < 1e-5 * float(expected.norm())
 
 
 @pytest.mark.slow
