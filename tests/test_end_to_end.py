@@ -48,7 +48,7 @@ def assert_nothing_half_written(folder: Path, records: int = 0) -> None:
     ("words", "says"),
     [
         (["toy=gaussian_shft"], "unknown toy 'gaussian_shft'; did you mean 'gaussian_shift'? Known: "),
-        (["estimator=xyzzy"], "unknown estimator 'xyzzy'. Known: best_gaussian, "),
+        (["estimator=xyzzy"], "unknown estimator 'xyzzy'. Known: affine_flow, best_gaussian, "),
         (["toy.slope=1"], "toy gaussian_shift: unknown option 'slope'"),
         (["estimator=ratio_bce", "estimator.layers=3"], "estimator ratio_bce: unknown option 'layers'"),
         (["trainer.epochs=3"], "unknown option 'trainer.epochs'; known: trainer."),

@@ -26,12 +26,12 @@ DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 WANTED = {"spline_flow": (2.0, 3.5), "affine_flow": (1.3, 1.3), "ratio_bce": (1.3, 1.3)}
 # By torch.profiler, one thread.
 WHERE = {
-    "affine_flow": "products of matrices, SiLU and AdamW, the same in every library, are 60 % of the step; no compiled code replaces them",
+    "affine_flow": "products of matrices, SiLU and AdamW, the same in every library, are 55 % of the step; no compiled code replaces them",
     "ratio_bce": "products of matrices and SiLU are 70 % of the step, the same by hand, and compiled SiLU is no faster than torch's own",
 }
 FIRST = {
     "cold": "half is g++, 0.7 s of a core to read headers and link for each of some 25 loops; half is inductor's Python, five layers long; "
-    "compiling one layer alone is quicker (35 against 44 s of cores) but gives 3.2 times only",
+    "compiling one layer alone is quicker (32 against 44 s of cores) but gives 3.2 times only",
     "warm": "tracing by dynamo and loading code from the cache; the plain step that checks it is included",
 }
 
