@@ -51,7 +51,6 @@ def train(
         SkipCell: if a stage has no events, or the method cannot learn from events that do not fit into memory.
     """
     begun = time.perf_counter()
-    keep_freed_memory()
     split = split_events(source, trainer.validation_fraction)
     log = _train_alone(estimator, split, TrainingPlan(trainer, optimizer, seed, start, follower))
     log.seconds = time.perf_counter() - begun
@@ -75,7 +74,6 @@ def train_ensemble(
     pass where the method and the optimiser allow it (see `members`), else one after the other, with equal results.
     """
     begun = time.perf_counter()
-    keep_freed_memory()
     split = split_events(source, trainer.validation_fraction)
     members = estimator.estimators
     splits = [_resampled(split, ensemble, seed, k) for k in range(len(members))]
@@ -101,6 +99,8 @@ def _stacked(members: Sequence[Estimator], splits: Sequence[TrainingSplit], plan
         return _one_by_one(members, splits, plan)
     log = TrainingLog()
     first.check(members[0].stages())
+    if isinstance(first.training, Events):  # A stream has promised how much memory is taken in all.
+        keep_freed_memory()
     own = _own_weights(splits)
     for stages in zip(*(member.stages() for member in members), strict=True):
         with members_frozen_but(members, stages):

@@ -47,7 +47,7 @@ def case(count: int) -> Case:
 
 def template_events(toy: Toy, count: int) -> Events:
     """The first features and nuisances of a toy's templates."""
-    events = make_events(toy, 2 * ROWS * (2 * len(toy.spec.parameters) - 1), "templates", 0)
+    events = make_events(toy, ROWS * (len(toy.spec.parameters) + 10), "templates", 0)
     single = (events.theta[:, 1 + count :] == 0).all(1)
     return replace(events[single], x=events.x[single, :FEATURES], theta=events.theta[single, : 1 + count], generated_at=None)
 
