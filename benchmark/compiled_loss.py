@@ -33,13 +33,21 @@ class CompiledLoss:
 
     def _compare(self, fast: Loss, events: Events, generator: torch.Generator) -> None:
         """Raise `ArithmeticError` where a compiled loss or its gradient is another."""
-        for mine, other in zip(self._answers(fast, events, generator), self._answers(self.plain, events, generator), strict=True):
+        (values, gradients), (plain, plain_gradients) = (self._answers(loss, events, generator) for loss in (fast, self.plain))
+        if [gradient is None for gradient in gradients] != [gradient is None for gradient in plain_gradients]:
+            # An optimiser leaves a parameter without gradient alone; one whose gradient is 0 it may still move.
+            raise ArithmeticError("expected gradients of the parameters that the plain loss depends on, and of no others")
+        for mine, other in ((values, plain), (_joined(gradients), _joined(plain_gradients))):
             difference, size = float((mine - other).norm()), float(other.norm())
             if difference > TOLERANCE * size:
                 raise ArithmeticError(f"expected the plain loss within {TOLERANCE:.0%}; got a difference of {difference:.3g} to {size:.3g}")
 
-    def _answers(self, loss: Loss, events: Events, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Losses and the gradient of their sum, with random numbers that will be drawn again."""
+    def _answers(self, loss: Loss, events: Events, generator: torch.Generator) -> tuple[Tensor, tuple[Tensor | None, ...]]:
+        """Losses and the gradients of their sum, with random numbers that will be drawn again."""
         values = loss(events, generator.clone_state())
-        gradients = torch.autograd.grad(values.sum(), self.parameters, allow_unused=True, materialize_grads=True)
-        return values.detach(), torch.cat([gradient.flatten() for gradient in gradients])
+        return values.detach(), torch.autograd.grad(values.sum(), self.parameters, allow_unused=True)
+
+
+def _joined(gradients: Sequence[Tensor | None]) -> Tensor:
+    """All that there are, as one vector."""
+    return torch.cat([gradient.flatten() for gradient in gradients if gradient is not None])

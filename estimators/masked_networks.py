@@ -48,6 +48,11 @@ class MaskedNetworks(nn.Module):
             value = torch.baddbmm(bias, silu(value) if depth else value, weight)
         return value.unflatten(-1, (-1, self.outputs))
 
+    def train(self, mode: bool = True) -> MaskedNetworks:
+        """Forget the stack: fused optimisers change weights without a trace in their versions."""
+        self._kept = None
+        return super().train(mode)
+
     def _layers(self, which: Sequence[int]) -> list[Layer]:
         """Masked weights (k, in, out) and biases (k, 1, out) of each layer: those kept of all networks, where they may be."""
         chosen = [self.networks[k] for k in which]
