@@ -37,7 +37,7 @@ def place(request: pytest.FixtureRequest) -> Iterator[Where]:
     torch.set_num_threads(before)
 
 
-@pytest.mark.parametrize("place", PLACES, indirect=True, ids=lambda place: f"{place[0]} {place[1]} threads")
+@pytest.mark.parametrize("place", PLACES, indirect=True, ids=lambda place: f"{place[0].replace('gpu', 'cuda')} {place[1]} threads")
 @pytest.mark.parametrize("name", ["ratio_bce", "posterior_flow", "spline_flow"])
 def test_training_eight_members(benchmark: Any, name: str, place: Where) -> None:
     """Default options and batches, two epochs of 18,000 events, preparation and validation included."""
