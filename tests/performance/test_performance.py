@@ -25,6 +25,8 @@ from touchneedle.inference.pseudo_experiments import PseudoExperiments, draw_pse
 from touchneedle.inference.pseudo_fits import FitOptions, fit_pseudo_experiments
 from touchneedle.toys.base import Toy, build_toy
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 ROOT = Path(__file__).parents[2]
 BATCH = 1_024
 N_TRAIN = 40 * BATCH
@@ -51,14 +53,6 @@ def prepared(name: str, toy: Toy, n_train: int = 4_096) -> Estimator:
         estimator = build_estimator(name, toy.spec, truth=toy)
     estimator.prepare(make_events(toy, n_train, "prior", 0))
     return estimator
-
-
-@pytest.fixture(autouse=True)
-def one_thread() -> Any:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def test_trainer_step_against_a_plain_loop(benchmark: Any) -> None:
