@@ -109,7 +109,8 @@ class TrainerConfig:
         threads: CPU threads of torch; 0 leaves torch's own choice.
         devices: processes that share one training on this machine, one for each GPU; see `ranks`.
         nodes: machines that share it, with as many processes each.
-        compile: train by a compiled loss and a fused optimiser (see `compilation`). The result is the same within rounding.
+        compile: train by a compiled loss and a fused optimiser (see `compilation`); losses of stacked members stay plain.
+            The result is the same within rounding.
         precision: ``32``, or ``bf16-mixed``: matrix products in bfloat16, which pays on a GPU.
         progress: show a progress bar on a terminal.
         start: run_id, in the same results folder, whose weights training starts from; "" for fresh ones.
