@@ -11,12 +11,19 @@ from typing import Any
 import torch
 
 from touchneedle.benchmark.config import ExperimentConfig, TrainerConfig
+from touchneedle.conf.errors import InputError
 
 
 def device_of(trainer: TrainerConfig) -> torch.device:
-    """Where networks are trained and evaluated: on a GPU if asked for, or if there is one and nothing else is asked for."""
-    on_gpu = trainer.accelerator == "gpu" or (trainer.accelerator == "auto" and torch.cuda.is_available())
-    return torch.device("cuda" if on_gpu else "cpu")
+    """Where networks are trained and evaluated: on a GPU if there is one, unless the CPU is asked for.
+
+    Raises `InputError` if a GPU is asked for and there is none.
+    """
+    if trainer.accelerator == "cpu":
+        return torch.device("cpu")
+    if trainer.accelerator == "gpu" and not torch.cuda.is_available():
+        raise InputError("trainer.accelerator=gpu: expected a GPU that torch can use (CUDA); there is none; use auto or cpu")
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def describe_environment(config: ExperimentConfig) -> dict[str, Any]:

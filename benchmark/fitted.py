@@ -111,7 +111,7 @@ def _build_one(config: ExperimentConfig, toy: Toy, seed: int) -> Estimator:
 
 
 def _train_members(estimator: Estimator, source: EventSource, config: ExperimentConfig, fit_id: str) -> TrainingLog:
-    # Lightning takes seconds to import: only where something trains.
+    # The optimisers of torch take a second to import: only where something trains.
     from touchneedle.benchmark.train import train, train_ensemble
 
     seed, start = fit_seed(config), start_of(config)

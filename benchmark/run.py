@@ -109,7 +109,7 @@ def _train_and_score(config: ExperimentConfig, fit_id: str, record: Record) -> t
     toy = build_toy(config.toy.name, **config.toy.params)
     record.toy.version = toy.spec.version
     if config.tuning.trials:
-        # Its import takes seconds, as Lightning is behind it.
+        # Its import takes a second, as training is behind it.
         from touchneedle.benchmark.tuning import tune
 
         record.track = "tuned"

@@ -1,4 +1,4 @@
-"""Experiment tracking: losses epoch by epoch, as they come, through Lightning's loggers; the records stay the source of truth.
+"""Experiment tracking: losses epoch by epoch, as they come, in a table or by Lightning's loggers; the records stay the source of truth.
 
 Trackers write beside the records, ``<results>/tracking``; mlflow to the server that ``MLFLOW_TRACKING_URI`` names, if it is set.
 Losses are called ``STAGE/train`` and ``STAGE/validation``; an epoch counts from 0 over all stages. A tracker that fails costs no
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from touchneedle.benchmark.config import TrackingConfig
+from touchneedle.benchmark.csv_follower import CsvFollower
 from touchneedle.benchmark.training_plan import Follower
 from touchneedle.conf.errors import InputError
 
@@ -76,18 +77,18 @@ def _build(config: TrackingConfig, results: Path, fit_id: str) -> Follower | Non
     package = _NEEDS.get(config.name)
     if package and find_spec(package) is None:
         raise InputError(f"tracking={config.name}: expected the package {package}; it is not installed (pip install touchneedle[tracking])")
-    # Lightning takes seconds to import: only where something trains.
+    folder = results / FOLDER
+    if config.name == "csv":
+        return CsvFollower(folder / fit_id / "metrics.csv")
+    # Its import takes seconds: only for the trackers that need it.
     from lightning.pytorch import loggers
 
-    folder = results / FOLDER
     if config.name == "tensorboard":
         return loggers.TensorBoardLogger(str(folder / "tensorboard"), name=fit_id, version="")
-    if config.name == "mlflow":
-        # Files need no database and bear many writers; MLflow asks to be told that it may use them.
-        os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
-        # A server that does not answer is given up in seconds; by default MLflow tries for minutes, while the training waits.
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
-        uri = os.environ.get("MLFLOW_TRACKING_URI") or (folder / "mlruns").absolute().as_uri()
-        return loggers.MLFlowLogger("touchneedle", run_name=fit_id, tracking_uri=uri)
-    return loggers.CSVLogger(str(folder), name=fit_id, version="", flush_logs_every_n_steps=1)
+    # Files need no database and bear many writers; MLflow asks to be told that it may use them.
+    os.environ.setdefault("MLFLOW_ALLOW_FILE_STORE", "true")
+    # A server that does not answer is given up in seconds; by default MLflow tries for minutes, while the training waits.
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "10")
+    uri = os.environ.get("MLFLOW_TRACKING_URI") or (folder / "mlruns").absolute().as_uri()
+    return loggers.MLFlowLogger("touchneedle", run_name=fit_id, tracking_uri=uri)

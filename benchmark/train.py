@@ -15,10 +15,11 @@ from torch import Tensor
 from touchneedle.benchmark.allocator import keep_freed_memory
 from touchneedle.benchmark.config import EnsembleConfig, OptimizerConfig, TrainerConfig
 from touchneedle.benchmark.members import OneMember, StackedMembers, can_stack, members_frozen_but
+from touchneedle.benchmark.optimizers import NOT_BY_ELEMENT
 from touchneedle.benchmark.ranks import n_ranks
 from touchneedle.benchmark.seeding import derive_generator
 from touchneedle.benchmark.training_log import TrainingLog
-from touchneedle.benchmark.training_loop import NOT_BY_ELEMENT, run_stage
+from touchneedle.benchmark.training_loop import run_stage
 from touchneedle.benchmark.training_plan import Follower, Start, TrainingPlan
 from touchneedle.benchmark.training_split import TrainingSplit, split_events
 from touchneedle.conf.errors import SkipCell

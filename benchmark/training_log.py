@@ -1,4 +1,4 @@
-"""What a training leaves behind besides weights; kept apart from Lightning, which takes seconds to import."""
+"""What a training leaves behind besides weights."""
 
 from __future__ import annotations
 

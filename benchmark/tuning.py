@@ -25,10 +25,10 @@ from touchneedle.benchmark.optuna_search import OptunaSearch
 from touchneedle.benchmark.records import Metric, Trial
 from touchneedle.benchmark.search_space import Span, samples_of
 from touchneedle.benchmark.seeding import derive_generator
+from touchneedle.benchmark.stage_training import NonFiniteLoss
 from touchneedle.benchmark.store import hold_cell
 from touchneedle.benchmark.train import held_out
 from touchneedle.benchmark.training_log import TrainingLog
-from touchneedle.benchmark.training_loop import NonFiniteLoss
 from touchneedle.benchmark.training_source import training_events
 from touchneedle.conf.errors import InputError
 from touchneedle.toys.base import Events, Toy, collect

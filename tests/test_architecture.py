@@ -21,7 +21,7 @@ ALLOWED = {
     "inference": ("conf", "toys.base", "estimators.base", "estimators.interpolation"),
     "reports": ("conf", "benchmark.records", "benchmark.config", "benchmark.definitions", "benchmark.verdicts", "benchmark.export_rows"),
 }
-OWNERS = {"lightning": {"benchmark/training_loop.py", "benchmark/tracking.py"}, "hydra": {"benchmark/compose.py", "benchmark/sweep.py"}}
+OWNERS = {"lightning": {"benchmark/lightning_loop.py", "benchmark/tracking.py"}, "hydra": {"benchmark/compose.py", "benchmark/sweep.py"}}
 
 
 def python_files(room: str) -> list[Path]:

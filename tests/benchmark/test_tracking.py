@@ -19,9 +19,9 @@ from touchneedle.benchmark.config import (
 )
 from touchneedle.benchmark.fitted import fitted
 from touchneedle.benchmark.identity import identify
+from touchneedle.benchmark.stage_training import NonFiniteLoss
 from touchneedle.benchmark.tracking import TrackingStopped
 from touchneedle.benchmark.training_log import TrainingLog
-from touchneedle.benchmark.training_loop import NonFiniteLoss
 from touchneedle.conf.errors import InputError
 from touchneedle.toys.base import build_toy
 

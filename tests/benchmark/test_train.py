@@ -6,11 +6,11 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from touchneedle.benchmark import training_loop
+from touchneedle.benchmark import stage_training
 from touchneedle.benchmark.config import OptimizerConfig, TrainerConfig
 from touchneedle.benchmark.data import make_events
+from touchneedle.benchmark.stage_training import NonFiniteLoss
 from touchneedle.benchmark.train import train
-from touchneedle.benchmark.training_loop import NonFiniteLoss
 from touchneedle.conf.errors import InputError, SkipCell
 from touchneedle.estimators.base import Estimator, Stage, build_estimator
 from touchneedle.toys.base import Events, build_toy
@@ -88,7 +88,7 @@ class Failing(Scripted):
 
 @pytest.mark.parametrize("together", [1, 3, 1_000])
 def test_losses_that_are_looked_at_together_name_the_same_step(events: Events, monkeypatch: pytest.MonkeyPatch, together: int) -> None:
-    monkeypatch.setitem(training_loop.CHECKED_AT_ONCE, "cpu", together)
+    monkeypatch.setitem(stage_training.CHECKED_AT_ONCE, "cpu", together)
     # 900 events are 8 batches of 128.
     with pytest.raises(NonFiniteLoss, match="the loss became nan in epoch 1, step 2;"):
         train(Failing(build_toy("gaussian_shift").spec), events, FAST, OptimizerConfig(), 0)
