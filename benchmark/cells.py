@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Literal, get_type_hints
 
 from touchneedle.benchmark.config import ComponentConfig, ExperimentConfig
+from touchneedle.benchmark.imports import heavy_imports
 from touchneedle.conf import registry
 from touchneedle.conf.errors import InputError, SkipCell
 
@@ -76,7 +77,8 @@ def run_cell(config: ExperimentConfig, position: str, *, force: bool, wait: bool
 def _outcome(config: ExperimentConfig, force: bool, wait: bool) -> Outcome:
     for plugin in config.plugins:
         registry.load_plugin_file(plugin)
-    from touchneedle.benchmark.run import run_experiment
+    with heavy_imports():
+        from touchneedle.benchmark.run import run_experiment
 
     record = run_experiment(config, force=force, wait=wait)
     return Outcome("held") if record is None else Outcome(record.status, record.reason, key_metric(record.metrics))
@@ -114,7 +116,8 @@ def one_line(error: object) -> str:
 
 def check(config: ExperimentConfig) -> None:
     """Raise `InputError` for a cell that cannot run; one that will be skipped with a reason is fine."""
-    from touchneedle.benchmark.cell_checks import check_config
+    with heavy_imports():
+        from touchneedle.benchmark.cell_checks import check_config
 
     try:
         check_config(config)

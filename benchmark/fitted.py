@@ -11,6 +11,7 @@ from torch import Tensor
 
 from touchneedle.benchmark.config import ExperimentConfig, TrackingConfig
 from touchneedle.benchmark.identity import identify
+from touchneedle.benchmark.imports import heavy_imports
 from touchneedle.benchmark.ranks import share_of, train_in_ranks
 from touchneedle.benchmark.records import read_record, record_path
 from touchneedle.benchmark.seeding import derive_seed
@@ -112,7 +113,8 @@ def _build_one(config: ExperimentConfig, toy: Toy, seed: int) -> Estimator:
 
 def _train_members(estimator: Estimator, source: EventSource, config: ExperimentConfig, fit_id: str) -> TrainingLog:
     # The optimisers of torch take a second to import: only where something trains.
-    from touchneedle.benchmark.train import train, train_ensemble
+    with heavy_imports():
+        from touchneedle.benchmark.train import train, train_ensemble
 
     seed, start = fit_seed(config), start_of(config)
     with follow(config.tracking, Path(config.results), fit_id) as follower:

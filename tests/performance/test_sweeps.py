@@ -129,7 +129,7 @@ def test_two_workers_against_one(benchmark: Any, tmp_path: Path) -> None:
     benchmark.pedantic(lambda: None, rounds=1)
     floor, floor_error = ratio(seconds["after each other"], seconds["at once"])
     cost, cost_error = ratio(used["launcher.n_jobs=2"], used["after each other"])
-    note = f"the same halves by two bare processes of a thread each: {floor:.2f} +- {floor_error:.2f}; each process imports Lightning once"
+    note = f"the same halves by two bare processes of a thread each: {floor:.2f} +- {floor_error:.2f}; each process imports torch once"
     value, error = ratio(seconds["launcher.n_jobs=1"], seconds["launcher.n_jobs=2"])
     note_speed(benchmark, Speed("sweep", f"{CELLS} cells, launcher.n_jobs=2", value, error, "launcher.n_jobs=1", 1.8, note=note))
     assert value > 1.1
