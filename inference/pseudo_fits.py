@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from touchneedle.estimators.base import Estimator
+from touchneedle.estimators.base import Estimator, in_float32
 from touchneedle.inference.batched import Problem, ProfileFits, exact_fits, first, merge, profile_fits, pseudo_objective
 from touchneedle.inference.centre import find_centre, pool_problem
 from touchneedle.inference.likelihood import check_additive
@@ -247,13 +247,21 @@ class _Run:
         points = torch.cat([points, self.more_starts])
         return points[:, None].expand(-1, count, -1)
 
+    def _quick(self, near: ProfileFits, rows: Tensor) -> Estimator:
+        """The estimator in float32 if it gives ln L of these fits (e,) with errors that no fit would notice, else as it is."""
+        quick, theta = in_float32(self.estimator), near.theta[rows]
+        values = [pseudo_objective(each, self.experiments, self.centre.terms)(theta, rows)[0] for each in (quick, self.estimator)]
+        error = (values[0] - values[1]).std() if len(rows) > 1 else torch.tensor(torch.inf)
+        return quick if float(error) < _EDM_NEAR else self.estimator
+
     def _exact(self, rows: Tensor, near: ProfileFits | None = None, good: Tensor | None = None) -> ProfileFits:
         """Exact fits of some experiments (e,); those that are ``good`` (E,) start at fits ``near`` them (E)."""
-        starts, scale, edm = self._starts(len(rows)), self.centre.covariance, EDM
+        estimator, starts, scale, edm = self.estimator, self._starts(len(rows)), self.centre.covariance, EDM
         if near is not None and good is not None:
+            estimator = self._quick(near, good.nonzero().flatten()[: self.options.n_check])
             starts = torch.cat([torch.where(good[rows, None], near.theta[rows], starts[0])[None], starts[1:]])
             scale, edm = torch.where(good[rows, None, None], near.covariance[rows], scale), _EDM_NEAR
-        return exact_fits(self.estimator, self.experiments, self.centre.terms, rows, starts, scale, edm, self.tested)
+        return exact_fits(estimator, self.experiments, self.centre.terms, rows, starts, scale, edm, self.tested)
 
     def _packed(
         self,
