@@ -51,8 +51,8 @@ class EventTableConfig:
         process: column that names each event's process.
         signal: processes whose rate is multiplied by mu.
         norms: relative uncertainty of the rates of processes, each a log-normal nuisance ``norm_PROCESS``; null for a free one.
-        variations: nuisances in sigma, by weight columns at minus and plus one, ``{isr: {down: w_isr_down, up: w_isr_up}}`` (one of
-            them does), or by files of other events, ``{jes: {down: {ttbar: down.root}, up: {ttbar: up.root}}}``.
+        variations: nuisances in sigma, by weight columns at minus and plus one, ``{isr: {down: w_isr_down, up: w_isr_up}}``, or by
+            files of other events, ``{jes: {down: {ttbar: down.root}, up: {ttbar: up.root}}}``; one side does.
         event_id: column of integers that is the same for an event and its copies in varied files, so that all are in one split;
             ``#row`` for files whose rows are the same events in the same order; "" for the features as what tells events apart.
         missing: value that marks a missing feature, if any.
@@ -148,8 +148,8 @@ def weight_variations(config: EventTableConfig) -> dict[str, Variation]:
 
 
 def sample_variations(config: EventTableConfig) -> dict[str, tuple[dict[str, str | list[str]], dict[str, str | list[str]]]]:
-    """The variations that are files: those at minus and plus one sigma, by process."""
-    found = {name: (variation.down, variation.up) for name, variation in config.variations.items()}
+    """The variations that are files: those at minus and plus one sigma, by process; none where the other side is mirrored."""
+    found = {name: (variation.down or {}, variation.up or {}) for name, variation in config.variations.items()}
     return {name: (down, up) for name, (down, up) in found.items() if isinstance(down, dict) and isinstance(up, dict)}
 
 
@@ -200,18 +200,18 @@ def _of_process(config: EventTableConfig, process: str, files: str | list[str], 
 
 
 def _check_kinds(config: EventTableConfig) -> None:
-    """The ends of a variation are weight columns, or files of the same processes; files need processes that are files."""
+    """The ends of a variation are weight columns, or files of processes that are files; one side may be left out."""
     for name, variation in config.variations.items():
-        down, up = variation.down, variation.up
-        if isinstance(down or up, str) and not (isinstance(down, dict) or isinstance(up, dict)):
-            continue
-        if not (isinstance(down, dict) and isinstance(up, dict)) or set(down) != set(up) or not down:
+        ends = [end for end in (variation.down, variation.up) if end]
+        if not ends or len({isinstance(end, str) for end in ends}) > 1:
             raise InputError(
-                f"toy event_table: option variations: {name}: expected weight columns, or files of the same processes on both sides"
+                f"toy event_table: option variations: {name}: expected weight columns, or files of processes, in down or up or both"
             )
-        if not set(down) <= set(config.processes):
+        named = {process for end in ends if isinstance(end, dict) for process in end}
+        if not named <= set(config.processes):
             raise InputError(
-                f"toy event_table: option variations: {name}: expected files of processes in option processes; got {', '.join(down)}"
+                f"toy event_table: option variations: {name}: expected files of processes in option processes; got "
+                + ", ".join(sorted(named))
             )
 
 

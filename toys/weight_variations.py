@@ -17,8 +17,8 @@ class Variation:
     """A nuisance in sigma, by what there is at minus and plus one.
 
     Attributes:
-        down: weight column of the same events, or file or files of other events for each process that is varied. Of two weight columns
-            one may be left out (null): it is the mirror image of the other.
+        down: weight column of the same events, or file or files of other events for each process that is varied. One side may be left
+            out (null, or a process): it is the mirror image of the other.
         up: the same at plus one.
         processes: whose events have the weight columns; all by default.
     """

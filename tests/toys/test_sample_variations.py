@@ -85,10 +85,46 @@ def test_between_and_beyond_the_yield_is_exponential_and_the_shape_linear(folder
         assert ((weight * pool.x[:, 0]).sum() / weight.sum()).item() == pytest.approx(mean.item())
 
 
+@pytest.mark.parametrize(("side", "name"), [(-1.0, "zed_down"), (1.0, "zed_up")])
+def test_a_side_without_files_is_the_mirror_image_of_the_other(folder, side, name):
+    given = {"down" if side < 0 else "up": {"zed": f"{name}.parquet"}}
+    both, one = build(folder), build(folder, variations={"jes": given})
+    pool, total = one.pool("test"), sums(folder)
+    of_zed = pool.label == 1
+    means = []
+    for value in (side, 0.0, -side, 0.4 * side, -2.5 * side):
+        weight = one.reweight(pool, point(one, jes=value))
+        assert torch.equal(weight[~of_zed], pool.weight[~of_zed])
+        rate = total["zed"] * (total[name] / total["zed"]) ** (value * side)
+        assert weight[of_zed].sum().item() == pytest.approx(rate)
+        assert one.rates(point(one, jes=value)[None])[0, 1].item() == pytest.approx(rate, rel=1e-5)
+        means.append((weight * pool.x[:, 0])[of_zed].sum().item() / rate)
+    there, nominal, mirror, near, far = means
+    assert mirror == pytest.approx(2 * nominal - there)
+    assert near == pytest.approx(nominal + 0.4 * (there - nominal))
+    assert far == pytest.approx(nominal - 2.5 * (there - nominal))
+    # At the side that is given it is what it is with both.
+    theta = point(one, jes=side)
+    assert one.rates(theta[None])[0].tolist() == pytest.approx(both.rates(theta[None])[0].tolist())
+    templates = make_events(one, len(one.pool("train")), "templates", seed=0)
+    assert set(templates.theta[templates.label == 1, 1].tolist()) == {-1.0, 0.0, 1.0}
+
+
+def test_sides_may_have_other_processes(folder):
+    toy = build(folder, variations={"jes": {"down": {"zed": "zed_down.parquet"}, "up": {"signal": "zed_up.parquet"}}})
+    total = sums(folder)
+    for value in (-1.0, 1.0):
+        signal, zed = (
+            total["signal"] * (total["zed_up"] / total["signal"]) ** value,
+            total["zed"] * (total["zed_down"] / total["zed"]) ** -value,
+        )
+        assert toy.rates(point(toy, jes=value)[None])[0].tolist() == pytest.approx([signal, zed])
+
+
 def test_several_nuisances_add_their_shapes_and_multiply_their_yields():
     sums = torch.tensor([[10.0, 20.0], [9.0, 20.0], [12.0, 22.0], [0.0, 10.0], [0.0, 30.0]], dtype=torch.float64)
     model = SampleVariations.measured(sums)
-    assert model.varied.tolist() == [[True, True], [False, True]]
+    assert model.there.tolist() == [[[True, True], [True, True]], [[False, True], [False, True]]]
     sample, label = torch.arange(5).repeat(2), torch.arange(2).repeat_interleave(5)
     beta = torch.tensor([[0.7, -1.8]], dtype=torch.float64)
     total = (sums[sample, label] * model.factors(sample, label, beta.expand(10, -1))).reshape(2, 5).sum(1)
@@ -211,8 +247,10 @@ def test_event_numbers_that_are_missing(copies):
 @pytest.mark.parametrize(
     ("variation", "words"),
     [
-        ({"down": "isr_down", "up": {"zed": "zed_up.parquet"}}, ("variations: jes", "on both sides")),
-        ({"down": {"zed": "zed_down.parquet"}, "up": {"signal": "zed_up.parquet"}}, ("files of the same processes",)),
+        ({"down": "isr_down", "up": {"zed": "zed_up.parquet"}}, ("variations: jes", "expected weight columns, or files of processes")),
+        ({}, ("variations: jes", "in down or up or both")),
+        ({"down": {}, "up": {}}, ("variations: jes", "in down or up or both")),
+        ({"up": {"top": "zed_up.parquet"}}, ("processes in option processes", "top")),
         ({"down": {"top": "zed_down.parquet"}, "up": {"top": "zed_up.parquet"}}, ("processes in option processes", "top")),
         ({"down": {"zed": []}, "up": {"zed": "zed_up.parquet"}}, ("variations: jes", "zed", "got none")),
         ({"down": {"zed": "none.parquet"}, "up": {"zed": "zed_up.parquet"}}, ("none.parquet", "there is none")),
