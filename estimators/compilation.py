@@ -6,6 +6,7 @@ writes C++ and needs a compiler for it (``CXX``, g++ by default).
 
 from __future__ import annotations
 
+import itertools
 import logging
 import warnings
 from collections.abc import Callable
@@ -17,6 +18,9 @@ import torch
 F = TypeVar("F", bound=Callable[..., Any])
 # The processor's flags say which vectors it has; the test programs that ask the compiler, too, take as long as the code itself.
 BACKEND: dict[str, Any] = {"backend": "inductor", "options": {"cpp.vec_isa_ok": True}}
+# Of one function (the losses of all methods share some) torch keeps so many versions, and runs any other as it is.
+VERSIONS = 64
+_compilations = itertools.count(1)
 
 
 class NotCompiled(UserWarning):
@@ -26,18 +30,22 @@ class NotCompiled(UserWarning):
 def compiled(function: F, trial: Callable[[F], Any], what: str) -> F:
     """``function`` compiled for the shapes that ``trial`` calls it with; itself, with one warning, if the trial fails.
 
-    What was compiled before is forgotten: torch keeps few versions of a function, and they would be those of earlier networks.
+    A network of the same kind and shapes as an earlier one of this process is served by the code of that one, at once.
 
     Args:
         trial: calls what it is given as it will be called, gradients included, and raises where the answers are wrong.
         what: name of the function, for the warning.
     """
+    # Its import takes a second: only where something is compiled.
+    from torch._dynamo import config
+
+    if next(_compilations) % VERSIONS == 0:
+        torch.compiler.reset()
     # Where it breaks a graph torch says so in many words; it is no fault.
     logging.getLogger("torch._dynamo").setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), config.patch(recompile_limit=VERSIONS):
             warnings.simplefilter("ignore")
-            torch.compiler.reset()
             fast: Any = torch.compile(function, dynamic=False, **BACKEND)
             trial(fast)
     except Exception as error:  # Compilers raise what they like; a fault of the function itself shows when it is called.

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import gc
+import itertools
 import os
 import subprocess
 import sys
 import warnings
+import weakref
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -116,6 +119,45 @@ def test_nothing_is_compiled_after_the_trial_and_compiled_code_is_run(monkeypatc
     assert len(runs) == 2 * run_then > 0
     assert torch.equal(fast(down), down.sin())
     assert len(graphs) == compiled_then
+
+
+def graphs() -> int:
+    return int(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+
+
+@pytest.mark.parametrize("name", ["spline_flow", "affine_flow", "ratio_bce"])
+def test_a_second_network_is_served_by_the_code_of_the_first(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    monkeypatch.setattr(compilation, "BACKEND", GRAPHS_ALONE)
+    first, events = prepared(name, "fnf_two_class", "prior", SMALL[name])
+    second = copy.deepcopy(first)
+    with torch.no_grad():
+        for parameter in second.parameters():
+            parameter.mul_(1.1)
+    alone = trained(copy.deepcopy(second), events, compile=True)
+    torch.compiler.reset()
+    trained(first, events, compile=True)
+    compiled_then, gone = graphs(), weakref.ref(first)
+    del first
+    trained(second, events, compile=True)
+    assert graphs() == compiled_then > 0
+    assert torch.equal(weights(second), weights(alone))
+    gc.collect()
+    assert gone() is None
+
+
+def test_any_number_of_versions_is_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(compilation, "BACKEND", GRAPHS_ALONE)
+    monkeypatch.setattr(compilation, "VERSIONS", 3)
+    monkeypatch.setattr(compilation, "_compilations", itertools.count(1))
+
+    def power(x: torch.Tensor, n: int) -> torch.Tensor:
+        return x.sin() ** n
+
+    for n in range(2, 10):
+        before = graphs()
+        fast = compilation.compiled(power, lambda tried, n=n: tried(torch.ones(n), n), "a power")  # type: ignore[misc]
+        assert graphs() == before + 1
+        assert torch.equal(fast(torch.ones(n), n), power(torch.ones(n), n))
 
 
 def test_a_wrong_compiled_loss_is_given_up_with_one_warning(monkeypatch: pytest.MonkeyPatch) -> None:
