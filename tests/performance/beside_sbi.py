@@ -86,6 +86,9 @@ def ours(kind: str, way: Way, events: Events, held_out: Events, seed: int) -> Tr
     """Touchneedle's."""
 
     def learn() -> LogQ:
+        if way.trainer.compile:
+            # Code of the training before would serve this one.
+            torch.compiler.reset()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             estimator = build_estimator(PROBLEMS[kind].method, build_toy(TOY).spec, **PROBLEMS[kind].options)

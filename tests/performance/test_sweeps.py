@@ -23,7 +23,7 @@ from touchneedle.benchmark.sweep import expand
 ROOT = Path(__file__).parents[2]
 STAND_IN = ROOT / "tests" / "benchmark" / "stand_in.py"
 COMPOSING = "Hydra's own function sets plain values in a copy of what the choices of groups compose to; copying takes most of the rest"
-CELLS, ROUNDS = 12, 2
+CELLS, ROUNDS = 36, 2
 CELL = (
     "toy=mass_bump", "estimator=ratio_bce", "budget=small", "evaluation=quick", "evaluation.n_test=5000",
     "evaluation.families=[density]", "evaluation.n_sample=200", "trainer.max_epochs=25", "trainer.patience=25",
