@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -14,11 +15,13 @@ def heavy_imports() -> Iterator[None]:
     Python looks for garbage among all objects again and again while they come, in every full search later, and once more at the
     end; there is none among modules. So nothing is searched meanwhile, and what there is then is never searched again.
     """
-    searching = gc.isenabled()
+    searching, known = gc.isenabled(), len(sys.modules)
     gc.disable()
     try:
         yield
     finally:
-        gc.freeze()
+        # Not without an import: garbage of the cell before would stay for good.
+        if len(sys.modules) > known:
+            gc.freeze()
         if searching:
             gc.enable()

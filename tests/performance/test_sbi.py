@@ -33,11 +33,11 @@ WAYS = {
     "one schedule": Way(TRAINER, ADAM, SAME),
     "one schedule, compiled": Way(replace(TRAINER, compile=True), ADAM, SAME),
 }
-# From profiles on one thread of a CPU: shares of a training step of ours, without anything compiled.
+# On one thread of a CPU: shares of a training step of ours, without anything compiled.
 STEP = {
-    "NLE": "67 % of a step of ours are the splines, forward and backward, 18 % AdamW and clipping, 15 % the trainer",
-    "NRE": "45 % of a step of ours are the network, forward and backward, 21 % AdamW and clipping, 34 % the trainer",
-    "NPE": "77 % of a step of ours are the splines, forward and backward, 9 % AdamW and clipping, 14 % the trainer",
+    "NLE": "79 % of a step of ours are the flow, forward and backward, 10 % Adam and clipping, 11 % the trainer and validation",
+    "NRE": "59 % of a step of ours are the network, forward and backward, 13 % Adam and clipping, 28 % the trainer and validation",
+    "NPE": "76 % of a step of ours are the flow, forward and backward, 10 % Adam and clipping, 14 % the trainer and validation",
 }
 NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
 
