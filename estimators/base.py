@@ -309,11 +309,11 @@ class Estimator(nn.Module, ABC):
         return x
 
     def _cast(self, value: Tensor) -> Tensor:
-        return value.to(device=self.device, dtype=self.dtype)
+        return value.to(self._first_tensor())
 
     def _cast_events(self, events: Events) -> Events:
-        values = {name: getattr(events, name) for name in _FLOAT_COLUMNS}
-        columns: dict[str, Any] = {name: None if value is None else self._cast(value) for name, value in values.items()}
+        values, like = {name: getattr(events, name) for name in _FLOAT_COLUMNS}, self._first_tensor()
+        columns: dict[str, Any] = {name: None if value is None else value.to(like) for name, value in values.items()}
         return Events(label=events.label, **columns)
 
 
