@@ -258,7 +258,7 @@ class _Run:
         """Exact fits of some experiments (e,); those that are ``good`` (E,) start at fits ``near`` them (E)."""
         estimator, starts, scale, edm = self.estimator, self._starts(len(rows)), self.centre.covariance, EDM
         if near is not None and good is not None:
-            estimator = self._quick(near, good.nonzero().flatten()[: self.options.n_check])
+            estimator = self._quick(near, good[: len(near.theta)].nonzero().flatten()[: self.options.n_check])
             starts = torch.cat([torch.where(good[rows, None], near.theta[rows], starts[0])[None], starts[1:]])
             scale, edm = torch.where(good[rows, None, None], near.covariance[rows], scale), _EDM_NEAR
         return exact_fits(estimator, self.experiments, self.centre.terms, rows, starts, scale, edm, self.tested)

@@ -119,6 +119,54 @@ def test_fits_outside_the_ball_are_refitted_exactly(problems, draw):
     assert small.valid.all()
 
 
+class Network:
+    """A network of one weight: exact in float64; in float32 with an error of each event that depends on theta."""
+
+    error = 0.0
+
+    def __init__(self, toy):
+        super().__init__(toy)
+        self.weight = torch.nn.Parameter(torch.ones((), dtype=torch.float64))
+        self.asked = {torch.float32: 0, torch.float64: 0}
+
+    def _log_ratio(self, x, theta):
+        if torch.is_grad_enabled():
+            self.asked[x.dtype] += 1
+        wrong = self.error * torch.sin(1e4 * theta.double().sum(-1) + x.double().sum(-1)) if x.dtype == torch.float32 else 0.0
+        return self.weight * super()._log_ratio(x.double(), theta.double()) + wrong
+
+    def __deepcopy__(self, memo):
+        copied = type(self)(self.toy)
+        copied.asked = self.asked
+        return copied
+
+
+@pytest.mark.parametrize(("error", "quick"), [(0.0, True), (0.01, False)])
+def test_refits_are_in_float32_where_it_makes_no_difference(problems, draw, error, quick):
+    toy = problems.Mixture()
+    experiments = draw(toy, [0.5, 0.3, -0.2], 300, 60)
+    estimator = type("NetworkTruth", (Network, problems.Truth), {"error": error})(toy)
+    options = FitOptions(radius=2.0, n_check=5, max_outside=1.0, max_check_rms=1.0)
+    fits = fit_pseudo_experiments(estimator, experiments, options=options)
+    exact = fit_pseudo_experiments(problems.Truth(toy), experiments, options=FitOptions(method="batched"))
+    assert fits.method == "surface"
+    # Beside the scores of the pool and the comparison itself.
+    assert (estimator.asked[torch.float32] > 10) is quick
+    refitted = ((fits.theta - exact.theta) / exact.sigma)[fits.exact]
+    assert len(refitted) > 5
+    assert refitted.abs().max() < 0.005
+
+
+def test_refits_of_some_look_at_these_alone(problems, draw):
+    toy = problems.Mixture()
+    experiments = draw(toy, [0.5, 0.3, -0.2], 300, 60)
+    options = FitOptions(radius=2.0, n_check=20, max_outside=1.0, max_exact=4)
+    fits = fit_pseudo_experiments(problems.Truth(toy), experiments, options=options)
+    assert int(fits.exact.sum()) == 4
+    assert 4 < len(fits) < 60
+    assert fits.valid.all()
+
+
 def test_fits_stay_inside_the_bounds(problems, draw):
     toy = problems.LinearGaussian(bounds=(0.29, 2.0), nominal=0.3)
     experiments = draw(toy, TRUE, 100, 30)
