@@ -100,7 +100,7 @@ class StageTraining:
 
     def validate(self, batch: Tensor) -> None:
         """Loss of a batch of validation events."""
-        rows, factor = self._share.of(batch)
+        rows, factor = self._share.of(batch.to(self.device))
         losses = self.trainee.losses(self._validation[rows], None, self._validation_generator)
         if factor:
             self._validation_sum.add(losses)
@@ -125,8 +125,9 @@ class StageTraining:
 
     def _chosen(self, batch: Tensor | Events) -> tuple[Events, Tensor | None, float]:
         """Events of a batch, their rows among the training events if these are in memory, and the factor of their mean loss."""
+        batch = batch.to(self.device)
         if isinstance(batch, Events):
-            return batch.to(self.device), None, 1.0
+            return batch, None, 1.0
         rows, factor = self._share.of(batch)
         return cast(Events, self._training)[rows], rows, factor
 

@@ -2,8 +2,8 @@
 
 Memory is counted in tenths of the limit (`PARTS`): at most one holds the window of events that are shuffled together, one the window that
 threads fill meanwhile, two the row groups that they decode for it, and one is left to validation events. So
-events take half of the limit at most; the other half is for the program and its libraries. These alone (torch, Lightning) take half a
-gigabyte: a limit below 1 GB cannot hold, and what a toy takes to draw its events comes on top.
+events take half of the limit at most; the other half is for the program and its libraries. These alone (torch, scipy) take a third of
+a gigabyte: a limit below 1 GB cannot hold, and what a toy takes to draw its events comes on top.
 
 Each epoch has its own order of row groups; as many as fill a window are mixed. A file that fits into two parts is one window, in the order
 that `Events` have: whether its events were read or are in memory makes no difference. Every event comes once an epoch, and nothing

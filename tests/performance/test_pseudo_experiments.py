@@ -31,8 +31,8 @@ EPOCHS = {"oracle": 0, "ratio_bce": 20, "spline_flow": 20, "zuko_nsf": 20}
 WANTED_RMS = {"oracle": 0.01, "ratio_bce": 0.01, "spline_flow": 0.07, "zuko_nsf": 0.07}
 # Where the time goes, and what keeps the distance, by profiles of ratio_bce and spline_flow.
 COST = (
-    "half to two thirds of the CPU time are exact float64 fits of the 2 to 4 % of experiments whose maximum leaves the ball (5 to 9 us an "
-    "event and call); pool, centre and table are the rest, a pool event at a design point costs 1 us in float32"
+    "a third to two thirds of the CPU time are exact fits of the 2 to 4 % of experiments whose maximum leaves the ball (2 us an event and "
+    "call for a ratio in float32, 7 us for a flow, whose ln L needs float64); the centre a fourth; a pool event at a design point 1 us"
 )
 DISTANCE = "a ratio needs order 4; the ripples of a flow trained on 20,000 events stay, with order 4 and with 96 design points"
 
