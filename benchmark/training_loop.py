@@ -72,13 +72,17 @@ def _step_of(stage: StageTraining, trainer: TrainerConfig, device: torch.device)
     optimizer, schedule = stage.optimizer()
 
     def step(batch: Tensor | Events, number: int) -> None:
-        with _precision(trainer, device):
-            loss = stage.loss(batch, number)
-        optimizer.zero_grad()
-        loss.backward()
-        if trainer.gradient_clip:
-            stage.trainee.clip_gradients(trainer.gradient_clip)
-        optimizer.step()
+        def loss_and_gradient() -> Tensor:
+            with _precision(trainer, device):
+                loss = stage.loss(batch, number)
+            optimizer.zero_grad()
+            loss.backward()
+            if trainer.gradient_clip:
+                stage.trainee.clip_gradients(trainer.gradient_clip)
+            return loss
+
+        # Some optimisers look at the loss, too.
+        optimizer.step(loss_and_gradient)  # type: ignore[arg-type]
         if schedule is not None:
             schedule.step()
 
