@@ -48,9 +48,10 @@ def varied_weights(weights: Tensor, alpha: Tensor) -> Tensor:
         if not bool(value.any()):
             continue
         down, up = weights[:, 1 + 2 * j], weights[:, 2 + 2 * j]
-        one_sign = (nominal * down > 0) & (nominal * up > 0)
-        ratios = [torch.where(one_sign, weight / nominal, 1.0).log() for weight in (down, up)]
-        factor = factor * smooth_between(value, *ratios).exp()
+        ratios = torch.stack([down, up]) / nominal
+        # Beside a weight of almost nothing a ratio overflows.
+        one_sign = ((ratios > 0) & ratios.isfinite()).all(0)
+        factor = factor * smooth_between(value, *torch.where(one_sign, ratios, 1.0).log()).exp()
         offset = offset + torch.where(one_sign, 0.0, smooth_between(value, down - nominal, up - nominal))
     return nominal * factor + offset
 

@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from touchneedle.toys.weight_variations import smooth_between, varied_weights
@@ -22,6 +22,7 @@ def at(weights, *alpha):
 
 
 @given(signed, signed, signed)
+@example(-2.225073858507e-311, -1.0, -1.0)
 @settings(max_examples=50, deadline=None)
 def test_the_anchors_are_exact_whatever_the_signs(nominal, down, up):
     for alpha, expected in ((-1.0, down), (0.0, nominal), (1.0, up)):
