@@ -17,6 +17,7 @@ from touchneedle.benchmark.config import (
     TrackingConfig,
     TrainerConfig,
 )
+from touchneedle.benchmark.csv_follower import CsvFollower
 from touchneedle.benchmark.fitted import fitted
 from touchneedle.benchmark.identity import identify
 from touchneedle.benchmark.stage_training import NonFiniteLoss
@@ -87,6 +88,15 @@ def test_tracking_is_no_part_of_a_run_and_changes_nothing(tmp_path: Path) -> Non
 def test_an_ensemble_is_followed_by_its_first_member(tmp_path: Path) -> None:
     fit_id, log = train(cell(tmp_path, "csv", ensemble=EnsembleConfig(members=2)))
     assert from_csv(tmp_path, fit_id)["train/validation"] == pytest.approx(log.validation_loss, rel=1e-12)
+
+
+def test_a_table_has_a_column_for_each_loss_of_each_stage(tmp_path: Path) -> None:
+    follower = CsvFollower(tmp_path / "fit" / "metrics.csv")
+    for step, losses in enumerate(({"b/train": 2.0}, {"b/train": 1.5}, {"a/train": 0.25})):
+        follower.log_metrics(losses, step)
+        follower.save()
+    assert follower.path.read_text().splitlines() == ["a/train,b/train,step", ",2.0,0", ",1.5,1", "0.25,,2"]
+    assert [path.name for path in follower.path.parent.iterdir()] == ["metrics.csv"]
 
 
 class Told:

@@ -162,3 +162,19 @@ def test_a_stage_without_events_is_found_before_the_first_one_is_trained(events:
     with pytest.raises(SkipCell, match="stage down: expected events of its own; got 0 for training, 0 for validation"):
         train(estimator, events, FAST, OptimizerConfig(), 0)
     assert not estimator.seen
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+def test_a_gpu_that_is_not_there_is_one_line(events: Events) -> None:
+    with pytest.raises(InputError, match=r"trainer\.accelerator=gpu: expected a GPU that torch can use .*; use auto or cpu$") as caught:
+        train(scripted([1.0]), events, replace(FAST, accelerator="gpu"), OptimizerConfig(), 0)
+    assert "\n" not in str(caught.value)
+
+
+def test_parts_that_do_not_train_stay_so(events: Events) -> None:
+    """Validation puts everything into evaluation, and only what was in training back."""
+    estimator = scripted([1.0])
+    estimator.still = nn.Dropout().eval()  # type: ignore[assignment]
+    train(estimator, events, FAST, OptimizerConfig(), 0)
+    assert not estimator.still.training
+    assert estimator.epoch == FAST.max_epochs - 1
