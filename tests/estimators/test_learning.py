@@ -10,6 +10,9 @@ from touchneedle.benchmark.data import design_theta
 from touchneedle.estimators.base import Estimator, build_estimator
 from touchneedle.toys.base import Events, ExactToy
 
+# A few events of a test lie beyond those of the training.
+pytestmark = pytest.mark.filterwarnings("ignore::touchneedle.estimators.trained_range.OutsideTrainedRange")
+
 RATIOS = ["ratio_balanced", "ratio_bce", "ratio_nre_c", "ratio_parametric", "ratio_regression"]
 TRAINED = [
     "diffusion_likelihood", "flow_matching", "posterior_flow", "posterior_flow_matching", "posterior_score", *RATIOS, "zuko_nsf",

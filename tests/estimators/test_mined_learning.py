@@ -15,6 +15,9 @@ from touchneedle.estimators.base import Estimator, build_estimator
 from touchneedle.estimators.score_sally import ScoreSally
 from touchneedle.toys.base import ExactToy, build_toy
 
+# A few events of a test lie beyond those of the training.
+pytestmark = pytest.mark.filterwarnings("ignore::touchneedle.estimators.trained_range.OutsideTrainedRange")
+
 
 def eft() -> ExactToy:
     toy = build_toy("eft_quadratic")

@@ -18,6 +18,9 @@ from touchneedle.estimators.monomials import monomials
 from touchneedle.estimators.ratio_quadratic import RatioQuadratic, continued_log
 from touchneedle.toys.base import Events, ExactToy, build_toy
 
+# A few events of a test lie beyond those of the training.
+pytestmark = pytest.mark.filterwarnings("ignore::touchneedle.estimators.trained_range.OutsideTrainedRange")
+
 # The forms are scaled up, so that the smallest ratio that the estimator allows is far below.
 SCALE = 1e4
 
