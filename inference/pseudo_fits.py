@@ -1,9 +1,9 @@
 """Fits of pseudo-experiments: the one entry point, and the safeguards of the surface.
 
 Centre on the estimator's own fit of the pool; draw a ball of 4 sigma; fit all experiments on a cubic surface;
-refit by the exact likelihood what left the ball; check 20 fits by the exact likelihood; if they differ by more
-than 0.1 sigma, declare the surface failed and fit everything exactly. Problems with more than 5 parameters
-or with a ball that sticks out of the bounds go to exact batched fits at once.
+refit by the exact likelihood what left the ball, in float32 where ln L is the same; check 20 fits by the exact
+likelihood; if they differ by more than 0.1 sigma, declare the surface failed and fit everything exactly. Problems
+with more than 5 parameters or with a ball that sticks out of the bounds go to exact batched fits at once.
 """
 
 from __future__ import annotations
@@ -250,9 +250,10 @@ class _Run:
     def _quick(self, near: ProfileFits, rows: Tensor) -> Estimator:
         """The estimator in float32 if it gives ln L of these fits (e,) with errors that no fit would notice, else as it is."""
         quick, theta = in_float32(self.estimator), near.theta[rows]
+        if quick is self.estimator or len(rows) < 2:
+            return self.estimator
         values = [pseudo_objective(each, self.experiments, self.centre.terms)(theta, rows)[0] for each in (quick, self.estimator)]
-        error = (values[0] - values[1]).std() if len(rows) > 1 else torch.tensor(torch.inf)
-        return quick if float(error) < _EDM_NEAR else self.estimator
+        return quick if float((values[0] - values[1]).std()) < _EDM_NEAR else self.estimator
 
     def _exact(self, rows: Tensor, near: ProfileFits | None = None, good: Tensor | None = None) -> ProfileFits:
         """Exact fits of some experiments (e,); those that are ``good`` (E,) start at fits ``near`` them (E)."""
