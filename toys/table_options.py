@@ -202,8 +202,8 @@ def _of_process(config: EventTableConfig, process: str, files: str | list[str], 
 def _check_kinds(config: EventTableConfig) -> None:
     """The ends of a variation are weight columns, or files of processes that are files; one side may be left out."""
     for name, variation in config.variations.items():
-        ends = [end for end in (variation.down, variation.up) if end]
-        if not ends or len({isinstance(end, str) for end in ends}) > 1:
+        ends = [end for end in (variation.down, variation.up) if end is not None]
+        if not any(ends) or len({isinstance(end, str) for end in ends}) > 1:
             raise InputError(
                 f"toy event_table: option variations: {name}: expected weight columns, or files of processes, in down or up or both"
             )

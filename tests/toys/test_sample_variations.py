@@ -250,6 +250,7 @@ def test_event_numbers_that_are_missing(copies):
         ({"down": "isr_down", "up": {"zed": "zed_up.parquet"}}, ("variations: jes", "expected weight columns, or files of processes")),
         ({}, ("variations: jes", "in down or up or both")),
         ({"down": {}, "up": {}}, ("variations: jes", "in down or up or both")),
+        ({"down": {}, "up": "isr_up"}, ("variations: jes", "in down or up or both")),
         ({"up": {"top": "zed_up.parquet"}}, ("processes in option processes", "top")),
         ({"down": {"top": "zed_down.parquet"}, "up": {"top": "zed_up.parquet"}}, ("processes in option processes", "top")),
         ({"down": {"zed": []}, "up": {"zed": "zed_up.parquet"}}, ("variations: jes", "zed", "got none")),
