@@ -135,6 +135,7 @@ def test_a_second_network_is_served_by_the_code_of_the_first(monkeypatch: pytest
             parameter.mul_(1.1)
     alone = trained(copy.deepcopy(second), events, compile=True)
     torch.compiler.reset()
+    torch._dynamo.utils.counters.clear()
     trained(first, events, compile=True)
     compiled_then, gone = graphs(), weakref.ref(first)
     del first
