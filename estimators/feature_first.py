@@ -45,8 +45,10 @@ class FeatureFirstLayer(nn.Module):
         """The next value (d, n), and its log slope (d, n)."""
         parameters = self._parameters_of(value, context)
         # Products of the perceptron may be of lower precision; what follows must not be.
-        with torch.autocast(value.device.type, enabled=False):
-            return self._transform(value, parameters)
+        if torch.is_autocast_enabled(value.device.type):
+            with torch.autocast(value.device.type, enabled=False):
+                return self._transform(value, parameters)
+        return self._transform(value, parameters)
 
     def inverse(self, value: Tensor, context: Tensor) -> Tensor:
         """The value before (d, n): one feature after the other."""

@@ -148,8 +148,7 @@ def exact_fits(
     ``scale`` is a covariance that sets first steps, (p, p) or one for each (e, p, p); profiled at ``tested`` (p,), the
     truth by default.
     """
-    objective = pseudo_objective(estimator, experiments, terms)
-    chosen = Problem(lambda theta, some: objective(theta, rows[some]), terms, scale, edm=edm)
+    chosen = Problem(pseudo_objective(estimator, experiments[rows], terms), terms, scale, edm=edm)
     return profile_fits(chosen, starts, experiments.theta_true if tested is None else tested)
 
 

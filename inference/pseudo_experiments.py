@@ -51,6 +51,11 @@ class PseudoExperiments:
         return torch.repeat_interleave(torch.arange(len(self)), self.counts)
 
     @property
+    def first_rows(self) -> Tensor:
+        """Where the events of each experiment begin among the drawn ones (E,)."""
+        return self.counts.cumsum(0) - self.counts
+
+    @property
     def summaries(self) -> Summaries:
         """What the exact terms of ln L need to know."""
         expected = torch.full((len(self),), float(self.n_events), dtype=torch.float64)
@@ -74,15 +79,18 @@ class PseudoExperiments:
         """Kish effective size of the pool, (sum w)^2 / sum w^2."""
         return float(1 / self.pool_share.square().sum())
 
-    def first(self, count: int) -> PseudoExperiments:
-        """The first ``count`` experiments."""
-        rows = int(self.counts[:count].sum())
-        control_counts = None if self.control_counts is None else self.control_counts[:count]
+    def __getitem__(self, rows: Tensor) -> PseudoExperiments:
+        """The experiments of these rows (e,), all different, in the order of all."""
+        chosen = torch.zeros(len(self), dtype=torch.bool)
+        chosen[rows] = True
+        if not torch.equal(chosen.nonzero().flatten(), rows):
+            raise ValueError("expected different experiments in the order of all")
+        control_counts = None if self.control_counts is None else self.control_counts[rows]
         return replace(
             self,
-            counts=self.counts[:count],
-            index=self.index[:rows],
-            auxiliary=self.auxiliary[:count],
+            counts=self.counts[rows],
+            index=self.index[chosen[self.owner]],
+            auxiliary=self.auxiliary[rows],
             control_counts=control_counts,
         )  # fmt: skip
 

@@ -204,8 +204,8 @@ class _Run:
 
         The exact fits start on the surface, with its curvature: a few steps. NaN if most of them failed.
         """
-        objective = pseudo_objective(self.estimator, self.experiments, self.centre.terms)
-        problem = Problem(lambda theta, some: objective(theta, rows[some]), self.centre.terms, fits.covariance[rows], edm=_EDM_NEAR)
+        objective = pseudo_objective(self.estimator, self.experiments[rows], self.centre.terms)
+        problem = Problem(objective, self.centre.terms, fits.covariance[rows], edm=_EDM_NEAR)
         maxima = problem.maximise(fits.theta[rows])
         found = maxima.converged
         if not len(rows) or 2 * int(found.sum()) < len(rows):
@@ -252,7 +252,8 @@ class _Run:
         quick, theta = in_float32(self.estimator), near.theta[rows]
         if quick is self.estimator or len(rows) < 2:
             return self.estimator
-        values = [pseudo_objective(each, self.experiments, self.centre.terms)(theta, rows)[0] for each in (quick, self.estimator)]
+        some, every = self.experiments[rows], torch.arange(len(rows))
+        values = [pseudo_objective(each, some, self.centre.terms)(theta, every)[0] for each in (quick, self.estimator)]
         return quick if float((values[0] - values[1]).std()) < _EDM_NEAR else self.estimator
 
     def _exact(self, rows: Tensor, near: ProfileFits | None = None, good: Tensor | None = None) -> ProfileFits:

@@ -13,6 +13,7 @@ from functools import cached_property
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding_bag
 
 from touchneedle.estimators.base import Estimator, in_float32
 from touchneedle.inference.batched import Problem
@@ -22,7 +23,6 @@ from touchneedle.inference.pseudo_experiments import PseudoExperiments
 from touchneedle.inference.terms import ExactTerms, Summaries
 
 _EVENTS_PER_TABLE_CHUNK = 2**13
-_ROWS_PER_SUM = 2**17
 _MEAN_FIT_STEPS = 25
 
 
@@ -58,10 +58,7 @@ class PoolSurface:
 
     def experiment_sums(self, experiments: PseudoExperiments) -> Tensor:
         """The table summed over the events of each experiment (E, M), in float64."""
-        sums = torch.zeros(len(experiments), self.table.shape[1], dtype=torch.float64)
-        for index, owner in zip(experiments.index.split(_ROWS_PER_SUM), experiments.owner.split(_ROWS_PER_SUM), strict=True):
-            sums.index_add_(0, owner, self.table[index].double())
-        return sums
+        return embedding_bag(experiments.index, self.table.double(), experiments.first_rows, mode="sum")
 
     def problem(self, sums: Tensor, data: Summaries) -> Problem:
         """The likelihoods whose event sums at ``points`` are ``sums`` (E, M)."""

@@ -103,6 +103,5 @@ def _problem(context: EvaluationContext, estimator: Estimator, experiments: Pseu
     terms = prior_terms(context, estimator, experiments)
     if ball is not None:
         terms = terms.normalised_by(fit_local_normalisation(estimator, ball))
-    objective = pseudo_objective(estimator, experiments, terms)
     scale = prior_covariance(terms.parameters, experiments.n_events)
-    return Problem(lambda theta, some: objective(theta, rows[some]), terms, scale)
+    return Problem(pseudo_objective(estimator, experiments[rows], terms), terms, scale)

@@ -229,10 +229,13 @@ def test_every_method_trains_compiled_or_says_that_it_does_not(monkeypatch: pyte
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["spline_flow", "affine_flow", "ratio_bce", "ratio_nre_c", "mixture_density", "posterior_flow"])
 def test_code_of_inductor_trains_to_the_same_within_rounding(name: str) -> None:
+    torch._dynamo.utils.counters.clear()
     with warnings.catch_warnings():
         warnings.simplefilter("error", NotCompiled)
         plain, fast = both(name)
     torch.testing.assert_close(weights(fast), weights(plain), rtol=1e-3, atol=1e-4)
+    # Traced graphs are kept for the next process, too, unless one of their functions (such as entering autocast) forbids it.
+    assert not torch._dynamo.utils.counters["aot_autograd"]["autograd_cache_bypass"]
 
 
 @pytest.mark.parametrize(("option", "default", "other"), [("compile", False, True), ("precision", "32", "bf16-mixed")])

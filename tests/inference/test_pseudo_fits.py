@@ -205,7 +205,7 @@ def test_extended_term_measures_the_signal_strength(problems, draw):
     assert (shape.sigma > extended.sigma).all()
     pull = ((extended.theta - 1.0) / extended.sigma)[:, 0]
     assert abs(pull.std() - 1) < 4 / math.sqrt(2 * 300)
-    exact = fit_pseudo_experiments(estimator, experiments.first(20), rates=toy.rates, options=FitOptions(method="batched"))
+    exact = fit_pseudo_experiments(estimator, experiments[torch.arange(20)], rates=toy.rates, options=FitOptions(method="batched"))
     assert ((exact.theta - extended.theta[:20]) / exact.sigma).square().mean().sqrt() < 0.02
 
 
