@@ -98,8 +98,7 @@ class EventStream:
         """The events of each row group."""
         with closing(self._read_ahead(self._groups)) as parts:
             for group, part in zip(self._groups, parts, strict=True):
-                kept = self._kept([group])
-                yield part if len(kept) == len(part) else part[kept]
+                yield part[self._kept([group])] if len(self._left_out_of(group)) else part
 
     def _shuffled(self, size: int, generator: torch.Generator) -> Iterator[Events]:
         """Batches of ``size`` events; two pieces of one where windows meet."""
@@ -152,9 +151,13 @@ class EventStream:
         """Places of the events that are not left out among those of some row groups, one after the other."""
         masks = [torch.ones(group.rows, dtype=torch.bool) for group in groups]
         for group, mask in zip(groups, masks, strict=True):
-            first, last = torch.searchsorted(self._left_out, torch.tensor([group.start, group.start + group.rows])).tolist()
-            mask[self._left_out[first:last] - group.start] = False
+            mask[self._left_out_of(group)] = False
         return torch.cat(masks).nonzero().squeeze(1)
+
+    def _left_out_of(self, group: RowGroup) -> Tensor:
+        """Rows of a row group that are left out."""
+        first, last = torch.searchsorted(self._left_out, torch.tensor([group.start, group.start + group.rows])).tolist()
+        return self._left_out[first:last] - group.start
 
     def _read_ahead(self, groups: Sequence[RowGroup]) -> Generator[Events, None, None]:
         """Events of row groups; threads read the next ones meanwhile."""

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 import torch
 
 from tests.performance.ratios import side_by_side
+from touchneedle.benchmark.allocator import keep_freed_memory
 from touchneedle.benchmark.config import DataConfig, OptimizerConfig, TrainerConfig
 from touchneedle.benchmark.records import write_atomically
 from touchneedle.conf.registry import build_options
@@ -42,7 +43,7 @@ SPEC = ToySpec(
     processes=("all",),
 )
 # Files that the loops read, so that they are in the cache of the system for all of them.
-READ_FILES, READ_ROUNDS = 1, 5
+READ_FILES, READ_ROUNDS = 1, 9
 
 
 def draw(n: int, seed: int) -> Iterator[Events]:
@@ -100,7 +101,8 @@ def read_rates(folder: Path, limit: int) -> dict[str, float]:
 
 
 def read_seconds(folder: Path, limit: int) -> dict[str, list[float]]:
-    """Wall seconds of each loop over the same files, in turns."""
+    """Wall seconds of each loop over the same files, in turns, with memory kept as in a training."""
+    keep_freed_memory()
     streams = {workers: open_stream(folder, limit, workers, READ_FILES) for workers in (1, 2)}
     calls: dict[str, Callable[[], object]] = {
         "bare_one_thread": lambda: bare_loop(streams[1], threads=False),
