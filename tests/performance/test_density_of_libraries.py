@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.performance.profiles import needed_note
 from tests.performance.ratios import Speed, note_speed, ratio, side_by_side
 from touchneedle.estimators.base import ROWS_IN_CACHE
 from touchneedle.estimators.conditional_flow import ConditionalFlow
@@ -20,8 +21,7 @@ from touchneedle.estimators.flow_density import SplineFlowConfig
 from touchneedle.estimators.flow_families import FlowFamily, build_flow
 
 FEATURES, CONTEXT, TRANSFORMS, EVENTS = 8, 3, 5, 8_192
-# Measured by parts in float64: matrix products alone would be 15 times as fast as zuko.
-NOTE = "of 2.2 us per event and layer in float64, matrix products take 0.45, their biases and SiLU 0.5, splines 1.2"
+WANTED = 3.0
 LIBRARIES: tuple[FlowFamily, ...] = ("zuko_nsf", "nflows_nsf", "normflows_nsf")
 
 
@@ -43,7 +43,8 @@ def test_density_beside_the_fastest_library(benchmark: Any, dtype: torch.dtype, 
     seconds = side_by_side(tasks)
     fastest = min(LIBRARIES, key=lambda family: statistics.median(seconds[family]))
     value, error = ratio(seconds[fastest], seconds["spline_flow"])
+    note = needed_note(tasks["spline_flow"], value) if value < WANTED else ""
     what = f"spline_flow, eager, {str(dtype).removeprefix('torch.')}"
-    note_speed(benchmark, Speed("density", what, value, error, against=f"fastest library ({fastest})", wanted=3.0, note=NOTE))
+    note_speed(benchmark, Speed("density", what, value, error, against=f"fastest library ({fastest})", wanted=WANTED, note=note))
     benchmark.pedantic(tasks["spline_flow"], rounds=3)
     assert value > 1.5

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import pytest
 import torch
 
+from tests.performance.profiles import needed_note
 from tests.performance.ratios import Speed, note_speed, ratio, side_by_side
 from touchneedle.benchmark.config import EnsembleConfig, OptimizerConfig, TrainerConfig
 from touchneedle.benchmark.data import make_events
@@ -28,11 +29,6 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "ratio_bce of 2 x 64": ("ratio_bce", {"hidden": (64, 64)}),
     "posterior_flow": ("posterior_flow", {}),
     "spline_flow": ("spline_flow", {}),
-}
-FLOORS = {
-    "ratio_bce": "with hidden layers of 128 work outweighs fixed costs: of 28 ms a stacked step 11 are products at 120 to 150 GFLOP/s, "
-    "9 SiLU, its derivative and biases on arrays of 2 MB (in no second-level cache); what stacking saves are the 2 ms that a member's "
-    "step of 5 ms takes before any work, and the trainer's 0.2 ms",
 }
 
 
@@ -63,7 +59,7 @@ def test_training_eight_members(benchmark: Any, name: str, place: Where) -> None
     what += "" if on_gpu else f", {threads} thread{'s' * (threads > 1)}"
     faster, error = ratio(seconds["sequence"], seconds["stacked"])
     over_one, its_error = ratio(seconds["stacked"], seconds["one"])
-    note = FLOORS.get(name, "") if faster < WANTED else ""
+    note = f"of the stacked training: {needed_note(tasks['stacked'], faster, calls=1)}" if faster < WANTED and not on_gpu else ""
     note_speed(
         benchmark,
         Speed("ensemble", what, faster, error, against="one after the other", wanted=None if on_gpu else WANTED, note=note),

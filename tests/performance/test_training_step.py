@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import statistics
 import subprocess
@@ -13,6 +14,8 @@ from typing import Any
 import pytest
 import torch
 
+from tests.performance.first_step import NOTHING
+from tests.performance.profiles import needed_note
 from tests.performance.ratios import Speed, note_speed, ratio, side_by_side
 from tests.performance.training_steps import LIBRARIES, estimator_step, library_step, plain_ratio_step
 from touchneedle.benchmark.config import OptimizerConfig, TrainerConfig
@@ -24,17 +27,6 @@ from touchneedle.toys.base import build_toy
 DEVICES = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
 # Method -> wanted of the plain step and of the compiled one.
 WANTED = {"spline_flow": (2.0, 3.5), "affine_flow": (1.3, 1.3), "ratio_bce": (1.3, 1.3)}
-# By torch.profiler, one thread.
-WHERE = {
-    "affine_flow": "products of matrices, SiLU and AdamW, the same in every library, are 55 % of the step; no compiled code replaces them",
-    "ratio_bce": "products of matrices and SiLU are 70 % of the step, the same by hand, and compiled SiLU is no faster than torch's own",
-}
-FIRST = {
-    "cold": "half is g++, 0.7 s of a core to read headers and link for each of some 25 loops; half is inductor's Python, five layers long; "
-    "compiling one layer alone is quicker (32 against 44 s of cores) but gives 3.2 times only",
-    "a second network of the process": "served by the code that the first network of the process had compiled",
-    "warm": "tracing by dynamo and loading code from the cache; the plain step that checks it is included",
-}
 
 
 def on_one_clock(device: str) -> dict[str, Any]:
@@ -52,34 +44,46 @@ def test_a_training_step_against_the_fastest_of_others(benchmark: Any, name: str
     fastest = min(others, key=lambda other: sorted(seconds[other])[len(seconds[other]) // 2])
     for kind, wanted in zip(ours, WANTED[name], strict=True):
         value, error = ratio(seconds[fastest], seconds[kind])
-        note = WHERE.get(name, "") if value < wanted else ""
+        note = f"of the plain step: {needed_note(ours['plain'], ratio(seconds[fastest], seconds['plain'])[0])}" if value < wanted else ""
         against = f"{fastest}, fastest of {', '.join(others)}"
         note_speed(benchmark, Speed("training step", f"{name}, {kind}, {device}", value, error, against=against, wanted=wanted, note=note))
         assert value > 0.3 * wanted
     benchmark.pedantic(ours["compiled"], rounds=3)
 
 
-def first_steps(name: str, folder: Path) -> list[float]:
-    """Seconds of the first step of two trainings in a fresh process whose caches lie in a folder."""
+def first_steps(name: str, folder: Path) -> dict[str, float]:
+    """Seconds of the first step of two trainings in a fresh process whose caches lie in a folder, and of their parts."""
     environment = os.environ | {"TMPDIR": str(folder), "TORCHINDUCTOR_CACHE_DIR": str(folder / "cache")}
     command = [sys.executable, "-m", "tests.performance.first_step", name]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
     assert done.returncode == 0, done.stderr[-2_000:]
-    return [float(word) for word in done.stdout.split()[-2:]]
+    return json.loads(done.stdout.splitlines()[-1])
 
 
-@pytest.mark.parametrize("name", ["spline_flow", "ratio_bce"])
+@pytest.mark.parametrize("name", ["spline_flow", "ratio_bce", NOTHING])
 def test_the_first_compiled_step(benchmark: Any, name: str, tmp_path: Path) -> None:
-    runs = [first_steps(name, tmp_path) for _ in range(4)]
-    (cold, *warm), again = ([run[place] for run in runs] for place in range(2))
-    found = {"cold": (cold, None, 10.0), "warm": (*mean(warm), 2.0), "a second network of the process": (*mean(again), 2.0)}
+    cold, *warm = [first_steps(name, tmp_path) for _ in range(4)]
+    measured = name != NOTHING
+    first, second = (mean([run[which] for run in warm]) for which in ("first", "second"))
+    found = {
+        "cold": (cold["first"], None, 10.0, cold),
+        "warm": (*first, 2.0, warm[0]),
+        "a second network of the process": (*second, 2.0, {}),
+    }
     rows = [
-        Speed("first step", f"{name}, {kind}", value, error, wanted=wanted, better="lower", unit="seconds", note=FIRST[kind])
-        for kind, (value, error, wanted) in found.items()
-    ]
+        Speed(
+            "first step", f"{name}, {kind}", value, error, wanted=wanted if measured else None, better="lower", unit="seconds",
+            note=parts_of_first_step(parts),
+        )
+        for kind, (value, error, wanted, parts) in found.items()
+    ]  # fmt: skip
     note_speed(benchmark, *rows)
     benchmark.pedantic(lambda: None, rounds=1)
-    assert statistics.mean(again) < statistics.mean(warm) < cold
+    assert second[0] < first[0] < cold["first"]
+
+
+def parts_of_first_step(run: dict[str, float]) -> str:
+    return ", ".join(f"{what} {seconds:.1f} s" for what, seconds in run.items() if what not in ("first", "second"))
 
 
 def mean(seconds: list[float]) -> tuple[float, float]:
