@@ -11,7 +11,6 @@ import itertools
 from typing import Literal
 
 import torch
-from scipy.optimize import isotonic_regression
 from torch import Tensor, nn
 
 CalibrationName = Literal["isotonic", "histogram"]
@@ -77,6 +76,9 @@ def _monotone(steps: Tensor) -> Tensor:
     steps, mass = steps[mass > 0], mass[mass > 0]
     if not len(steps):
         return steps
+    # Its import takes a third of a second: only for who calibrates.
+    from scipy.optimize import isotonic_regression
+
     blocks = isotonic_regression((steps[:, 0] / mass).numpy(), weights=mass.numpy()).blocks
     return torch.stack([steps[start:stop].sum(0) for start, stop in itertools.pairwise(blocks)])
 

@@ -21,7 +21,9 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
-def pytest_sessionfinish(session: pytest.Session) -> None:
-    file = session.config.getoption("--speed")
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """After each test, so that a session that is broken off keeps what it has measured."""
+    file = item.config.getoption("--speed")
     if file and MEASURED:
         merge_speeds(Path(file), MEASURED)
+        MEASURED.clear()
