@@ -299,6 +299,32 @@ def test_large_bias_keeps_the_surface_and_refits_the_profile(problems, draw):
     assert torch.allclose(fits.t_true[:, 0], expected, rtol=1e-3)
 
 
+def test_some_experiments_are_themselves(problems, draw):
+    """Their own events, counts and auxiliary measurements, in the order of all; an experiment without events, too."""
+    experiments = draw(problems.LinearGaussian(), TRUE, 2, 30, n_pool=500)
+    rows = torch.tensor([0, 3, 4, 29])
+    some = experiments[rows]
+    assert (experiments.counts == 0).any()
+    assert torch.equal(some.counts, experiments.counts[rows])
+    assert torch.equal(some.auxiliary.nan_to_num(), experiments.auxiliary[rows].nan_to_num())
+    for place, row in enumerate(rows):
+        assert torch.equal(some.index[some.owner == place], experiments.index[experiments.owner == row])
+    for wrong in ([3, 0], [1, 1]):
+        with pytest.raises(ValueError, match="different experiments in the order of all"):
+            experiments[torch.tensor(wrong)]
+
+
+def test_sums_of_the_surface_are_those_of_the_events(problems, draw):
+    toy = problems.LinearGaussian()
+    surface = fit_pseudo_experiments(problems.Truth(toy), draw(toy, TRUE, 200, 10, n_pool=2_000)).surface
+    experiments = draw(toy, TRUE, 2, 30, n_pool=2_000)
+    assert (experiments.counts == 0).any()
+    sums = surface.experiment_sums(experiments)
+    for experiment, found in enumerate(sums):
+        chosen = experiments.index[experiments.owner == experiment]
+        torch.testing.assert_close(found, surface.table[chosen].double().sum(0))
+
+
 def test_surface_derivatives_are_those_of_its_value(problems, draw):
     toy = problems.SignalStrength()
     experiments = draw(toy, [1.0], 200, 4, n_pool=2_000)
