@@ -13,8 +13,11 @@ PRODUCTS = ("aten::mm", "aten::addmm", "aten::bmm", "aten::baddbmm", "aten::mv",
 SILU = ("aten::silu", "aten::silu_backward")
 
 
-def needed_shares(task: Callable[[], object], calls: int = 10) -> dict[str, float]:
-    """Shares of the processor time of a task that any library needs for the same networks, by torch.profiler, after one call to warm up."""
+def needed_shares(task: Callable[[], object], calls: int = 10, *, closure: bool = False) -> dict[str, float]:
+    """Shares of the processor time of a task that any library needs for the same networks, by torch.profiler, after one call to warm up.
+
+    Where the optimiser computes the loss itself (``closure``), its own share cannot be told.
+    """
     task()
     with profile(activities=[ProfilerActivity.CPU]) as found:
         for _ in range(calls):
@@ -25,14 +28,15 @@ def needed_shares(task: Callable[[], object], calls: int = 10) -> dict[str, floa
     times = {
         "products of matrices": sum(event.self_cpu_time_total for event in events if event.key in PRODUCTS),
         "SiLU": sum(event.self_cpu_time_total for event in events if event.key in SILU),
-        "the optimiser": sum(event.cpu_time_total for event in events if event.key.startswith("Optimizer.")),
     }
+    if not closure:
+        times["the optimiser"] = sum(event.cpu_time_total for event in events if event.key.startswith("Optimizer."))
     return {what: time / total for what, time in times.items()}
 
 
-def needed_note(task: Callable[[], object], value: float, calls: int = 10) -> str:
+def needed_note(task: Callable[[], object], value: float, calls: int = 10, *, closure: bool = False) -> str:
     """The shares in words, and what the ratio ``value`` would be if a task took no time beyond them."""
-    shares = needed_shares(task, calls)
+    shares = needed_shares(task, calls, closure=closure)
     parts = ", ".join(f"{what} {share:.0%}" for what, share in shares.items() if share >= 0.005)
     return f"processor time by torch.profiler: {parts}; with nothing else it would be {value / sum(shares.values()):.1f} times"
 

@@ -59,7 +59,9 @@ def test_training_eight_members(benchmark: Any, name: str, place: Where) -> None
     what += "" if on_gpu else f", {threads} thread{'s' * (threads > 1)}"
     faster, error = ratio(seconds["sequence"], seconds["stacked"])
     over_one, its_error = ratio(seconds["stacked"], seconds["one"])
-    note = f"of the stacked training: {needed_note(tasks['stacked'], faster, calls=1)}" if faster < WANTED and not on_gpu else ""
+    note = (
+        f"of the stacked training: {needed_note(tasks['stacked'], faster, calls=1, closure=True)}" if faster < WANTED and not on_gpu else ""
+    )
     note_speed(
         benchmark,
         Speed("ensemble", what, faster, error, against="one after the other", wanted=None if on_gpu else WANTED, note=note),

@@ -60,7 +60,7 @@ def test_training_is_faster_at_an_equal_score(benchmark: Any, kind: str, name: s
     training = ratio([their.training for their, _ in pairs], [our.training for _, our in pairs])
     if device == "cpu" and training[0] < WANTED:
         brief, events = replace(way, trainer=replace(way.trainer, max_epochs=2)), draw_events(0)
-        note += f"; {needed_note(lambda: ours(kind, brief, events[0], events[1][:1], 0), training[0], calls=1)}"
+        note += f"; {needed_note(lambda: ours(kind, brief, events[0], events[1][:1], 0), training[0], calls=1, closure=True)}"
     against = f"sbi 0.27, {device}"
     both = ratio([their.training + their.evaluation for their, _ in pairs], [our.training + our.evaluation for _, our in pairs])
     with_evaluation = f"{kind}, {name}, with {N_HELD_OUT:,} log-likelihoods"
