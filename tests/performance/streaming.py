@@ -101,8 +101,10 @@ def read_rates(folder: Path, limit: int) -> dict[str, float]:
 
 
 def read_seconds(folder: Path, limit: int) -> dict[str, list[float]]:
-    """Wall seconds of each loop over the same files, in turns, with memory kept as in a training."""
+    """Wall seconds of each loop over the same files, in turns, with memory kept as in a training; two threads at most."""
     keep_freed_memory()
+    # Else OMP_NUM_THREADS decides, which workers of ours do not ask.
+    pa.set_cpu_count(2)
     streams = {workers: open_stream(folder, limit, workers, READ_FILES) for workers in (1, 2)}
     calls: dict[str, Callable[[], object]] = {
         "bare_one_thread": lambda: bare_loop(streams[1], threads=False),

@@ -13,6 +13,7 @@ LIMIT = 500_000_000
 BARE = {
     "in order, 1 worker": ("stream_1", "bare_one_thread"),
     "in order, 2 workers": ("stream_2", "bare_threads"),
+    "shuffled, 1 worker": ("shuffled_1", "bare_one_thread"),
     "shuffled, 2 workers": ("shuffled_2", "bare_threads"),
 }
 ALONE = {"bare_one_thread": "decoding", "stream_1": "and copying", "shuffled_1": "and mixing"}
