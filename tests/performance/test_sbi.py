@@ -2,7 +2,7 @@
 
 Own schedules: ours are 30 epochs of batches of 512 with a learning rate that falls from 4e-3 (chosen on the events of seed 0, which are
 not measured here), sbi's are its defaults. One schedule: both take 30 epochs of 512 with 4e-3. Compilation counts, as a warm start: code
-of an earlier process is on disk, and each training traces its loss anew.
+of an earlier process is on disk, and each training traces its loss anew; importing the compiler (a second of a process) does not count.
 A ratio counts only at an equal score.
 """
 
