@@ -15,6 +15,8 @@ from touchneedle.benchmark.imports import heavy_imports
 from touchneedle.conf import registry
 from touchneedle.conf.errors import InputError, SkipCell
 
+# How a limit is written, by what is censored.
+LIMITS = {"above": "> ", "below": "< "}
 # The first of these that a record has is shown on its progress line.
 KEY_METRICS = (("fit", "n_star"), ("fit", "bias_vs_oracle"), ("density", "kl"), ("density", "log_ratio_rmse"), ("closure", "mean_ratio"))
 
@@ -97,13 +99,14 @@ def label(config: ExperimentConfig) -> str:
 
 
 def key_metric(metrics: Sequence[Any]) -> str:
-    """The first key metric of a record, with its error; empty if there is none."""
+    """The first key metric of a record, with its error, or as a limit; empty if there is none."""
     found = {(metric.family, metric.name): metric for metric in reversed(metrics) if metric.value is not None}
     for key in KEY_METRICS:
         if key in found:
             metric = found[key]
-            error = "" if metric.stderr is None else f" +- {metric.stderr:.2g}"
-            return f"{metric.name} {metric.value:.4g}{error}"
+            limit = LIMITS.get(str(metric.at.get("censored")), "")
+            error = "" if limit or metric.stderr is None else f" +- {metric.stderr:.2g}"
+            return f"{metric.name} {limit}{metric.value:.4g}{error}"
     return ""
 
 
