@@ -1,8 +1,8 @@
-"""Files of training events as the row groups that they are read by: where each lies, and its table."""
+"""Files of training events as the row groups that they are read by: where each lies, and its columns."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,10 +34,9 @@ class RowGroup:
         """Number of its events."""
         return self.file.chunk_rows[self.index]
 
-    def read(self, columns: Iterable[str]) -> pa.Table:
-        """Some of its columns; raises `InputError` if they cannot be read."""
-        (table,) = self.file.read(list(columns), [self.index])
-        return table
+    def columns(self, names: Sequence[str]) -> Iterator[pa.ChunkedArray]:
+        """Some of its columns, one after the other; raises `InputError` if they cannot be read."""
+        return self.file.columns(names, self.index)
 
 
 def find_files(paths: Sequence[str | Path]) -> tuple[Path, ...]:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import os
 import uuid
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
@@ -73,6 +73,11 @@ class EventLayout:
         return {field: names for field, names in column_names(self.spec).items() if all(name in self.types for name in names)}
 
     @cached_property
+    def names(self) -> tuple[str, ...]:
+        """All columns that are read, in the order of the fields."""
+        return tuple(name for names in self.columns.values() for name in names)
+
+    @cached_property
     def event_bytes(self) -> int:
         """Bytes that an event takes in memory."""
         return sum(len(names) * self._dtype(field).itemsize for field, names in self.columns.items())
@@ -83,34 +88,34 @@ class EventLayout:
         fields: dict[str, Any] = {field: torch.from_numpy(np.empty(shape, self._dtype(field), order)) for field, shape in shapes.items()}
         return Events(**fields)
 
-    def put(self, table: pa.Table, room: Events, file: Path, first: int) -> None:
-        """Write the events of a table, rows of ``file`` from ``first`` on, into ``room`` for them, as `empty` makes it.
+    def put(self, columns: Iterator[pa.ChunkedArray], room: Events, file: Path, first: int, *, check: bool = True) -> None:
+        """Write events, given as the columns called `names`, into ``room`` for them, as `empty` makes it.
 
-        Raises `InputError` naming file and column for what is no number.
+        They are rows of ``file`` from ``first`` on. Raises `InputError` naming file and column for what is no number; ``check=False``
+        is for what was read before.
         """
         for field, names in self.columns.items():
-            columns = [self._numbers(table.column(name), name, file, first) for name in names]
-            self._put(columns, field, getattr(room, field).numpy().reshape(len(room), -1), file, first)
-            if field == "theta":
-                self._check_theta(columns, file, first)
+            rows = getattr(room, field).numpy().reshape(len(room), -1)
+            numbers = (self._numbers(next(columns), name, file, first) for name in names)
+            finite = _turn(numbers, rows, check=check and field in _FINITE)
+            if check:
+                self._check(field, rows, finite, file, first)
 
-    def _check_theta(self, columns: Sequence[NDArray[Any]], file: Path, first: int) -> None:
-        ends = torch.tensor([[float(end(column)) for column in columns] for end in (np.min, np.max)], dtype=torch.float64)
-        try:
-            self.spec.parameters.check(ends)
-        except InputError as error:
-            raise InputError(f"event file {file}: rows {first} to {first + len(columns[0]) - 1}: {error}") from error
-
-    def _put(self, columns: Sequence[NDArray[Any]], field: str, rows: NDArray[Any], file: Path, first: int) -> None:
-        """Write columns (n,) of a field as rows (n, k)."""
-        total = _turn(columns, rows)
-        names = self.columns[field]
-        # A sum is finite unless a value is not, or it overflows.
-        if field in _FINITE and not np.isfinite(total) and not (finite := np.isfinite(rows)).all():
-            column = int(finite.all(0).argmin())
-            raise _refusal(file, names[column], "finite numbers", "missing, NaN or infinite", ~finite[:, column], first)
+    def _check(self, field: str, rows: NDArray[Any], finite: bool, file: Path, first: int) -> None:
+        """Raise `InputError` for values of a field that are not what they should be."""
+        if not finite and not (each := np.isfinite(rows)).all():
+            column = int(each.all(0).argmin())
+            raise _refusal(file, self.columns[field][column], "finite numbers", "missing, NaN or infinite", ~each[:, column], first)
         if field == "label" and not (known := (rows[:, 0] >= 0) & (rows[:, 0] < len(self.spec.processes))).all():
-            raise _refusal(file, names[0], f"an index below {len(self.spec.processes)}, of a process", "no such number", ~known, first)
+            raise _refusal(file, "label", f"an index below {len(self.spec.processes)}, of a process", "no such number", ~known, first)
+        if field == "theta":
+            self._check_theta(rows, file, first)
+
+    def _check_theta(self, rows: NDArray[Any], file: Path, first: int) -> None:
+        try:
+            self.spec.parameters.check(torch.from_numpy(np.stack([rows.min(0), rows.max(0)])))
+        except InputError as error:
+            raise InputError(f"event file {file}: rows {first} to {first + len(rows) - 1}: {error}") from error
 
     def _numbers(self, column: pa.ChunkedArray, name: str, file: Path, first: int) -> NDArray[Any]:
         """A column (n,), not copied if it can be helped."""
@@ -201,20 +206,23 @@ def _check_column(file: Path, schema: pa.Schema, name: str, *, whole: bool) -> N
         raise InputError(f"event file {file}: column {name!r}: expected {'whole numbers' if whole else 'numbers'}; it holds {kind}")
 
 
-def _turn(columns: Sequence[NDArray[Any]], rows: NDArray[Any]) -> float:
-    """Write k columns (n,) as rows (n, k), which may lie column by column; returns the sum of all. What overflows float32 becomes infinite.
+def _turn(columns: Iterable[NDArray[Any]], rows: NDArray[Any], *, check: bool) -> bool:
+    """Write k columns (n,) as rows (n, k), which may lie column by column, and say whether their sum is finite, if that is to be checked.
 
-    By few long calls, since a thread waits for the interpreter after each.
+    A sum is finite unless a value is not, or it overflows; what overflows float32 becomes infinite. By few long calls, since a thread
+    waits for the interpreter after each.
     """
+    n, k = rows.shape
     # No power of two apart, as columns would push each other out of the cache then.
-    stacked = rows.T if rows.flags.f_contiguous else np.empty((len(columns), len(rows) + _PAD), rows.dtype)[:, : len(rows)]
+    stacked = rows.T if rows.flags.f_contiguous else np.empty((k, n + _PAD), rows.dtype)[:, :n]
+    total = 0.0
     with np.errstate(over="ignore", invalid="ignore"):
         for row, column in zip(stacked, columns, strict=True):
             row[:] = column
-        total = float(stacked.sum())
+            total += float(row.sum()) if check else 0.0
     if not rows.flags.f_contiguous:
         rows[:] = stacked.T
-    return total
+    return bool(np.isfinite(total))
 
 
 def _refusal(file: Path, name: str, expected: str, got: str, wrong: NDArray[np.bool_], first: int) -> InputError:

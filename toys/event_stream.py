@@ -44,7 +44,7 @@ class EventStream:
         tree: the TTree or RNTuple of ROOT files; by default the only one. A range of its entries counts as a row group.
 
     Raises `InputError` for files that are not there, the same, empty, truncated or of different schemas, and for a row group that
-    is larger than a part of the limit. Values are checked as they are read.
+    is larger than a part of the limit. Values are checked when they are read for the first time.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class EventStream:
         self.spec, self.memory_limit, self.workers = spec, memory_limit, workers
         self._layout, self._groups = open_files(self.paths, spec, tree)
         self._left_out = torch.empty(0, dtype=torch.int64)
+        self._checked: set[int] = set()
         self._rows = sum(group.rows for group in self._groups)
         if not self.fits:
             self._check_groups()
@@ -107,8 +108,7 @@ class EventStream:
         windows = list(self._windows([self._groups[place] for place in order]))
         with closing(self._filled(windows)) as filled:
             for groups, window in zip(windows, filled, strict=True):
-                kept = self._kept(groups)
-                chosen = kept.index_select(0, torch.randperm(len(kept), generator=generator))
+                chosen = self._permuted(groups, generator)
                 for rows in (chosen[:missing], *chosen[missing:].split(size)):
                     yield window[rows]
                 missing = (missing - len(chosen)) % size
@@ -147,6 +147,13 @@ class EventStream:
             rows += group.rows
         yield mixed
 
+    def _permuted(self, groups: Sequence[RowGroup], generator: torch.Generator) -> Tensor:
+        """Places of the events that are not left out, in an order of chance."""
+        if not any(len(self._left_out_of(group)) for group in groups):
+            return torch.randperm(sum(group.rows for group in groups), generator=generator)
+        kept = self._kept(groups)
+        return kept.index_select(0, torch.randperm(len(kept), generator=generator))
+
     def _kept(self, groups: Sequence[RowGroup]) -> Tensor:
         """Places of the events that are not left out among those of some row groups, one after the other."""
         masks = [torch.ones(group.rows, dtype=torch.bool) for group in groups]
@@ -163,7 +170,7 @@ class EventStream:
         """Events of row groups; threads read the next ones meanwhile."""
         left = iter(groups)
         waiting: deque[Future[Events]] = deque()
-        pool = ThreadPoolExecutor(self.workers, thread_name_prefix="read-ahead")
+        pool = ThreadPoolExecutor(self._threads, thread_name_prefix="read-ahead")
         try:
             waiting.extend(pool.submit(self._read, group) for group in islice(left, self._ahead))
             while waiting:
@@ -176,8 +183,8 @@ class EventStream:
 
     @property
     def _ahead(self) -> int:
-        """Row groups that are read ahead: as many as fill a window."""
-        return 2 * self.workers if self.memory_limit is None else min(_MOST_AHEAD, self._in_a_window)
+        """Row groups that are read ahead: with the one that is used, as many as fill two windows."""
+        return 2 * self.workers if self.memory_limit is None else min(_MOST_AHEAD, 2 * self._in_a_window - 1)
 
     @property
     def _threads(self) -> int:
@@ -197,7 +204,9 @@ class EventStream:
         return events
 
     def _put(self, group: RowGroup, room: Events) -> None:
-        self._layout.put(group.read(self._layout.types), room, group.path, group.first)
+        columns = group.columns(self._layout.names)
+        self._layout.put(columns, room, group.path, group.first, check=group.start not in self._checked)
+        self._checked.add(group.start)
 
     def _check_groups(self) -> None:
         largest = max(self._groups, key=lambda group: group.rows)

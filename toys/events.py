@@ -179,10 +179,13 @@ def evenly_spaced(source: EventSource, size: int) -> Events:
 
 
 def _rows(values: Tensor, index: Tensor | slice) -> Tensor:
-    """values[index]; whole rows are copied four times as fast as torch's general indexing copies them."""
-    if isinstance(index, Tensor) and index.dtype == torch.int64 and index.ndim == 1 and index.device == values.device:
-        return values.index_select(0, index)
-    return values[index]
+    """values[index]; whole rows are copied four times as fast as torch's general indexing copies them, six times by numpy."""
+    if not (isinstance(index, Tensor) and index.dtype == torch.int64 and index.ndim == 1 and index.device == values.device):
+        return values[index]
+    # What does not lie row by row, numpy would copy as a whole first.
+    if values.ndim == 2 and values.is_cpu and values.is_contiguous() and not values.requires_grad:
+        return torch.from_numpy(values.numpy().take(index.numpy(), 0))
+    return values.index_select(0, index)
 
 
 def empty_like(events: Events, n: int) -> Events:

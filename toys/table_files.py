@@ -17,6 +17,8 @@ from touchneedle.conf.errors import InputError
 
 __all__ = ["ParquetTable", "TableFile", "is_number", "require_same_columns", "unreadable"]
 
+_COLUMNS_AT_ONCE = 4
+
 
 class TableFile(ABC):
     """Abstract. One file with a table in it, opened whenever it is read; made by `open_table`.
@@ -48,6 +50,16 @@ class TableFile(ABC):
         except self.errors as error:
             raise unreadable(self.path, self.kind, error) from error
 
+    def columns(self, names: Sequence[str], chunk: int) -> Iterator[pa.ChunkedArray]:
+        """Some columns of one chunk, one after the other, of which few are in memory at a time where the format allows it.
+
+        Raises `InputError` for a file that turns out to be truncated or corrupt.
+        """
+        try:
+            yield from self._columns(names, chunk)
+        except self.errors as error:
+            raise unreadable(self.path, self.kind, error) from error
+
     def require(self, columns: Iterable[str]) -> None:
         """Raise `InputError` unless each of the columns is there, and once."""
         for name in columns:
@@ -58,6 +70,10 @@ class TableFile(ABC):
 
     @abstractmethod
     def _read(self, columns: list[str], chunks: Iterable[int]) -> Iterator[pa.Table]: ...
+
+    def _columns(self, names: Sequence[str], chunk: int) -> Iterator[pa.ChunkedArray]:
+        for table in self._read(list(names), [chunk]):
+            yield from map(table.column, names)
 
 
 class ParquetTable(TableFile):
@@ -76,10 +92,20 @@ class ParquetTable(TableFile):
             raise unreadable(path, self.kind, error) from error
 
     def _read(self, columns: list[str], chunks: Iterable[int]) -> Iterator[pa.Table]:
-        # Neither a memory map nor a buffer of its own: memory is that of the table.
-        with pq.ParquetFile(self.path, metadata=self._footer, pre_buffer=False) as file:
+        with self._open() as file:
             for group in chunks:
                 yield file.read_row_group(group, columns=columns, use_threads=False)
+
+    def _columns(self, names: Sequence[str], chunk: int) -> Iterator[pa.ChunkedArray]:
+        # What has been decoded is still in the cache when it is used, which whole row groups in several threads are not.
+        with self._open() as file:
+            for few in (names[start : start + _COLUMNS_AT_ONCE] for start in range(0, len(names), _COLUMNS_AT_ONCE)):
+                table = file.read_row_group(chunk, columns=list(few), use_threads=False)
+                yield from map(table.column, few)
+
+    def _open(self) -> pq.ParquetFile:
+        # Neither a memory map nor a buffer of its own: memory is that of the table.
+        return pq.ParquetFile(self.path, metadata=self._footer, pre_buffer=False)
 
 
 def require_same_columns(first: TableFile, other: TableFile, names: Iterable[str]) -> None:

@@ -101,7 +101,10 @@ def read_rates(folder: Path, limit: int) -> dict[str, float]:
 
 
 def read_seconds(folder: Path, limit: int) -> dict[str, list[float]]:
-    """Wall seconds of each loop over the same files, in turns, with memory kept as in a training; two threads at most."""
+    """Wall seconds of each loop over the same files, in turns, with memory kept as in a training; two threads at most.
+
+    As in a training, what is read in order is read for the first time and checked; what is shuffled has been read before.
+    """
     keep_freed_memory()
     # Else OMP_NUM_THREADS decides, which workers of ours do not ask.
     pa.set_cpu_count(2)
@@ -111,7 +114,8 @@ def read_seconds(folder: Path, limit: int) -> dict[str, list[float]]:
         "bare_threads": lambda: bare_loop(streams[1], threads=True),
     }
     for workers, stream in streams.items():
-        calls[f"stream_{workers}"] = lambda stream=stream: count(stream.batches(2**15))
+        calls[f"stream_{workers}"] = lambda workers=workers: count(open_stream(folder, limit, workers, READ_FILES).batches(2**15))
+        count(stream.batches(2**15))
         calls[f"shuffled_{workers}"] = lambda stream=stream: count(stream.batches(2**15, torch.Generator().manual_seed(0)))
     return side_by_side(calls, READ_ROUNDS, time.perf_counter)
 

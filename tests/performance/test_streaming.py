@@ -8,7 +8,7 @@ from tests.performance.ratios import Speed, note_speed, ratio
 from tests.performance.streaming import READ_FILES, SPEC, draw, read_seconds
 from touchneedle.toys.event_layout import write_events
 
-EVENTS = 2_000_000
+EVENTS = 4_000_000
 LIMIT = 500_000_000
 BARE = {
     "in order, 1 worker": ("stream_1", "bare_one_thread"),

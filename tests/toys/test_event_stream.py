@@ -236,9 +236,11 @@ def test_bad_columns_are_one_line_before_anything_is_read(tmp_path, change, mess
 def test_bad_values_are_one_line_with_file_column_and_row(tmp_path, column, value, message):
     path = write_events(tmp_path / "a.parquet", events(20), SPEC)
     pq.write_table(with_column(column, at_row_12(value))(pq.read_table(path)), path, row_group_size=10)
-    with pytest.raises(InputError, match=rf"event file .*a\.parquet: {message}") as caught:
-        collect(EventStream(path, SPEC))
-    assert "\n" not in str(caught.value)
+    source = EventStream(path, SPEC)
+    for generator in (None, torch.Generator().manual_seed(0), None):
+        with pytest.raises(InputError, match=rf"event file .*a\.parquet: {message}") as caught:
+            list(source.batches(5, generator))
+        assert "\n" not in str(caught.value)
 
 
 def test_values_beyond_float32_and_nulls_are_refused(tmp_path):
