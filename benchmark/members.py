@@ -80,7 +80,10 @@ class OneMember(Trainee):
 
     def clip_gradients(self, largest: float) -> None:
         """By the norm over all parameters."""
-        nn.utils.clip_grad_norm_(self.trained(), largest)
+        gradients = [parameter.grad for parameter in self.stage.parameters if parameter.grad is not None]
+        norm = torch.cat([gradient.reshape(-1) for gradient in gradients]).norm()
+        if not _needless(norm, largest):
+            nn.utils.clip_grads_with_norm_(self.trained(), largest, norm)
 
 
 class StackedMembers(Trainee):
@@ -153,7 +156,9 @@ class StackedMembers(Trainee):
     def clip_gradients(self, largest: float) -> None:
         """By the norm over each member's parameters."""
         gradients = [parameter.grad for parameter in self.stacked if parameter.grad is not None]
-        norm = torch.stack([gradient.flatten(1).square().sum(1) for gradient in gradients]).sum(0).sqrt()
+        norm = torch.cat([gradient.flatten(1) for gradient in gradients], 1).norm(dim=1)
+        if _needless(norm, largest):
+            return
         factor = (largest / (norm + 1e-6)).clamp_max(1.0)
         for gradient in gradients:
             gradient.mul_(factor.reshape(-1, *[1] * (gradient.ndim - 1)))
@@ -203,6 +208,11 @@ def members_frozen_but(members: Sequence[Estimator], stages: Sequence[Stage]) ->
     finally:
         for parameter in others:
             parameter.requires_grad_(True)
+
+
+def _needless(norm: Tensor, largest: float) -> bool:
+    """Whether no gradient is too long. A GPU is not asked, since it would have to be waited for."""
+    return norm.is_cpu and bool((norm <= largest).all())
 
 
 def _stack(tensors: Sequence[dict[str, Tensor]], name: str) -> Tensor:

@@ -11,7 +11,9 @@ from torch import Tensor, nn
 
 from touchneedle.benchmark.config import TrainerConfig
 from touchneedle.benchmark.environment import device_of
+from touchneedle.benchmark.joined_weights import JoinedWeights
 from touchneedle.benchmark.members import Trainee
+from touchneedle.benchmark.optimizers import NOT_BY_ELEMENT
 from touchneedle.benchmark.ranks import n_ranks, share_of
 from touchneedle.benchmark.stage_training import StageTraining
 from touchneedle.benchmark.training_log import TrainingLog
@@ -53,8 +55,7 @@ def _loop(stage: StageTraining, trainer: TrainerConfig) -> None:
     device = device_of(trainer)
     stage.trainee.to(device)
     stage.to(device)
-    step = _step_of(stage, trainer, device)
-    with _progress(stage, trainer) as advance:
+    with _steps(stage, trainer, device) as step, _progress(stage, trainer) as advance:
         while stage.epoch < trainer.max_epochs and not stage.reason:
             for number, batch in enumerate(stage.batches):
                 step(batch, number)
@@ -67,18 +68,21 @@ def _loop(stage: StageTraining, trainer: TrainerConfig) -> None:
             stage.end_epoch()
 
 
-def _step_of(stage: StageTraining, trainer: TrainerConfig, device: torch.device) -> Callable[[Tensor | Events, int], None]:
+@contextmanager
+def _steps(stage: StageTraining, trainer: TrainerConfig, device: torch.device) -> Iterator[Callable[[Tensor | Events, int], None]]:
     """A step of the optimiser on a batch with its number."""
     optimizer, schedule = stage.optimizer()
+    weights = JoinedWeights(optimizer, joined=stage.plan.optimizer.name not in NOT_BY_ELEMENT)
 
     def step(batch: Tensor | Events, number: int) -> None:
         def loss_and_gradient() -> Tensor:
             with _precision(trainer, device):
                 loss = stage.loss(batch, number)
-            optimizer.zero_grad()
+            weights.zero_grad()
             loss.backward()
             if trainer.gradient_clip:
                 stage.trainee.clip_gradients(trainer.gradient_clip)
+            weights.take_gradients()
             return loss
 
         # Some optimisers look at the loss, too.
@@ -86,7 +90,10 @@ def _step_of(stage: StageTraining, trainer: TrainerConfig, device: torch.device)
         if schedule is not None:
             schedule.step()
 
-    return step
+    try:
+        yield step
+    finally:
+        weights.separate()
 
 
 def _precision(trainer: TrainerConfig, device: torch.device) -> AbstractContextManager[object]:

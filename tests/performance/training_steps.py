@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from tests.performance.ratios import Task
+from touchneedle.benchmark.joined_weights import JoinedWeights
 from touchneedle.benchmark.members import OneMember
 from touchneedle.estimators.base import Estimator, build_estimator
 from touchneedle.estimators.flow_density import SplineFlowConfig
@@ -46,11 +47,19 @@ def estimator_step(name: str, *, compile: bool, device: str = "cpu") -> Task:
     (stage,) = estimator.stages()
     trainee = OneMember(estimator, stage, compile=compile)
     optimiser = torch.optim.AdamW(trainee.trained(), fused=compile)
+    weights = JoinedWeights(optimiser)
 
     def loss() -> Tensor:
         return trainee.losses(events, torch.arange(BATCH), generator).mean(1).sum()
 
-    return _step(loss, optimiser, lambda: trainee.clip_gradients(CLIP))
+    def step() -> None:
+        weights.zero_grad()
+        loss().backward()
+        trainee.clip_gradients(CLIP)
+        weights.take_gradients()
+        optimiser.step()
+
+    return step
 
 
 def library_step(family: FlowFamily, device: str = "cpu") -> Task:
