@@ -179,7 +179,7 @@ def evenly_spaced(source: EventSource, size: int) -> Events:
 
 
 def _rows(values: Tensor, index: Tensor | slice) -> Tensor:
-    """values[index]; whole rows are copied four times as fast as torch's general indexing copies them, six times by numpy."""
+    """values[index]; whole rows are copied four times as fast as torch's general indexing copies them, by numpy a little faster still."""
     if not (isinstance(index, Tensor) and index.dtype == torch.int64 and index.ndim == 1 and index.device == values.device):
         return values[index]
     # What does not lie row by row, numpy would copy as a whole first.

@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from touchneedle.benchmark import joined_weights
 from touchneedle.benchmark.config import OptimizerConfig
 from touchneedle.benchmark.joined_weights import JoinedWeights
 from touchneedle.benchmark.optimizers import NOT_BY_ELEMENT, OPTIMIZERS, build_optimizer
@@ -51,9 +52,11 @@ def trained(name: str, loss: Callable[[nn.ModuleList, Tensor, int], Tensor], *, 
     return list(network.parameters())
 
 
+@pytest.mark.parametrize("most", [1, 30, 2**16])
 @pytest.mark.parametrize("loss", LOSSES.values(), ids=LOSSES)
 @pytest.mark.parametrize("name", BY_ELEMENT)
-def test_each_optimiser_moves_joined_weights_as_it_moves_separate_ones(name, loss):
+def test_each_optimiser_moves_joined_weights_as_it_moves_separate_ones(monkeypatch, name, loss, most):
+    monkeypatch.setattr(joined_weights, "_MOST_IN_A_VECTOR", most)
     joined, plain = (trained(name, loss, join=join) for join in (True, False))
     for mine, other in zip(joined, plain, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-5, atol=1e-7)
@@ -85,6 +88,14 @@ def test_parts_share_memory_until_they_are_separated():
     weights.separate()
     assert len({parameter.untyped_storage().data_ptr() for parameter in network.parameters()}) == 6
     assert all(torch.equal(value, before[name]) for name, value in network.state_dict().items())
+
+
+def test_a_vector_is_no_longer_than_the_cache(monkeypatch):
+    monkeypatch.setattr(joined_weights, "_MOST_IN_A_VECTOR", 30)
+    optimizer = torch.optim.Adam(layers().parameters())
+    JoinedWeights(optimizer)
+    # 21 + 7, 35, 5 + 3 + 1
+    assert [len(vector) for vector in optimizer.param_groups[0]["params"]] == [28, 35, 9]
 
 
 def test_weights_of_several_precisions_stay_on_their_own():
