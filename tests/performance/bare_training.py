@@ -12,6 +12,7 @@ import torch
 from touchneedle.benchmark.config import EvaluationConfig
 from touchneedle.benchmark.data import make_events
 from touchneedle.benchmark.evaluate import evaluate
+from touchneedle.benchmark.joined_weights import JoinedWeights
 from touchneedle.benchmark.seeding import derive_seed
 from touchneedle.benchmark.training_split import split_events
 from touchneedle.estimators.base import Estimator, build_estimator
@@ -38,6 +39,8 @@ def train(estimator: Estimator, training: Events, validation: Events, epochs: in
     """Validation loss of each epoch; the weights of the best one are kept."""
     parameters = list(estimator.parameters())
     optimizer = torch.optim.AdamW(parameters, lr=LEARNING_RATE, weight_decay=WEIGHT_DECAY)
+    # As the suite's loop has it: what is measured against this one is what surrounds a training.
+    weights = JoinedWeights(optimizer)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, epochs * -(-len(training) // BATCH))
     shuffle, draws = torch.Generator().manual_seed(seed + 1), torch.Generator().manual_seed(seed)
     losses: list[float] = []
@@ -45,9 +48,10 @@ def train(estimator: Estimator, training: Events, validation: Events, epochs: in
     for _ in range(epochs):
         estimator.train()
         for rows in torch.randperm(len(training), generator=shuffle).split(BATCH):
-            optimizer.zero_grad()
+            weights.zero_grad()
             estimator.loss(training[rows], draws).mean().backward()
             torch.nn.utils.clip_grad_norm_(parameters, CLIP)
+            weights.take_gradients()
             optimizer.step()
             schedule.step()
         estimator.eval()

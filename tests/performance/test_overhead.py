@@ -23,10 +23,7 @@ IMPORTS = {
     "Hydra": "import torch, touchneedle.benchmark.run, touchneedle.benchmark.sweep",
     "Lightning": "import torch, touchneedle.benchmark.run, lightning.pytorch",
 }
-NOTE = (
-    "optimisers see joined weights, which those of the bare loop do not; a step's checks and sums, imports of Hydra and evaluation, "
-    "records; Lightning is imported for several processes only"
-)
+NOTE = "a step's checks and sums, imports of Hydra and evaluation, records; Lightning is imported for several processes only"
 
 
 def run(*words: str) -> str:
