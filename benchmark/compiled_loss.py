@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
+from touchneedle.benchmark.joined_weights import as_vector
 from touchneedle.estimators.compilation import compiled
 from touchneedle.toys.base import Events
 
@@ -37,7 +38,7 @@ class CompiledLoss:
         if [gradient is None for gradient in gradients] != [gradient is None for gradient in plain_gradients]:
             # An optimiser leaves a parameter without gradient alone; one whose gradient is 0 it may still move.
             raise ArithmeticError("expected gradients of the parameters that the plain loss depends on, and of no others")
-        for mine, other in ((values, plain), (_joined(gradients), _joined(plain_gradients))):
+        for mine, other in ((values, plain), (as_vector(gradients), as_vector(plain_gradients))):
             difference, size = float((mine - other).norm()), float(other.norm())
             if difference > TOLERANCE * size:
                 raise ArithmeticError(f"expected the plain loss within {TOLERANCE:.0%}; got a difference of {difference:.3g} to {size:.3g}")
@@ -46,8 +47,3 @@ class CompiledLoss:
         """Losses and the gradients of their sum, with random numbers that will be drawn again."""
         values = loss(events, generator.clone_state())
         return values.detach(), torch.autograd.grad(values.sum(), self.parameters, allow_unused=True)
-
-
-def _joined(gradients: Sequence[Tensor | None]) -> Tensor:
-    """All that there are, as one vector."""
-    return torch.cat([gradient.flatten() for gradient in gradients if gradient is not None])

@@ -5,7 +5,7 @@ A flow has dozens of small tensors, and an operation on one takes longer to star
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -57,12 +57,12 @@ class _Vector:
 
     def __init__(self, parameters: Sequence[nn.Parameter]) -> None:
         self._parameters = parameters
-        self.whole = nn.Parameter(_joined([parameter.data for parameter in parameters]))
+        self.whole = nn.Parameter(as_vector(parameter.data for parameter in parameters))
         for parameter, part in zip(parameters, self._parts(self.whole.data), strict=True):
             parameter.data = part
 
     def take_gradients(self) -> None:
-        self.whole.grad = _joined([parameter.grad for parameter in self._parameters if parameter.grad is not None])
+        self.whole.grad = as_vector(parameter.grad for parameter in self._parameters)
 
     def separate(self, remembered: dict[Any, Any]) -> None:
         """Give each parameter memory of its own, and what an optimiser remembers of it."""
@@ -96,5 +96,6 @@ def _neighbours(parameters: Sequence[nn.Parameter]) -> list[list[nn.Parameter]]:
     return together
 
 
-def _joined(tensors: Sequence[Tensor]) -> Tensor:
-    return torch.cat([tensor.reshape(-1) for tensor in tensors])
+def as_vector(tensors: Iterable[Tensor | None]) -> Tensor:
+    """All numbers of some tensors, one after the other; None, the gradient of what a loss does not depend on, has none."""
+    return torch.cat([tensor.reshape(-1) for tensor in tensors if tensor is not None])

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.func import functional_call, vmap
 
 from touchneedle.benchmark.compiled_loss import CompiledLoss
+from touchneedle.benchmark.joined_weights import as_vector
 from touchneedle.estimators.base import Estimator, Stage
 from touchneedle.toys.base import Events, EventSource, collect
 
@@ -80,8 +81,7 @@ class OneMember(Trainee):
 
     def clip_gradients(self, largest: float) -> None:
         """By the norm over all parameters."""
-        gradients = [parameter.grad for parameter in self.stage.parameters if parameter.grad is not None]
-        norm = torch.cat([gradient.reshape(-1) for gradient in gradients]).norm()
+        norm = as_vector(parameter.grad for parameter in self.stage.parameters).norm()
         if not _needless(norm, largest):
             nn.utils.clip_grads_with_norm_(self.trained(), largest, norm)
 
