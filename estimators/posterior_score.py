@@ -88,13 +88,14 @@ class PosteriorScore(NominalRatio, PosteriorDensity):
 
     def score(self, x: Tensor, theta: Tensor) -> Tensor:
         """grad_theta log p(x|theta), shape (n, p): the network's own, which need not be the gradient of ``log_ratio``."""
+        home = x.device
         x, theta = self._checked(x, theta)
         theta = theta.detach().clone().requires_grad_()
         with torch.enable_grad():
             u = self._to_normal(theta)
             # u_k depends on theta_k alone.
             (slope,) = torch.autograd.grad(u.sum(), theta)
-        return (self.field.score_over_normal(u.detach(), self.angle, self._encode(x)) * slope).double()
+        return (self.field.score_over_normal(u.detach(), self.angle, self._encode(x)) * slope).double().to(home)
 
     def cost(self) -> dict[str, float | int]:
         """Steps and evaluations of the network that its answers take."""

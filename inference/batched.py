@@ -62,6 +62,17 @@ class Problem:
             free[column] = False
         return Region(low, high, free)
 
+    def at(self, rows: Tensor) -> Problem:
+        """Some of the problems (e,)."""
+        newton = self.newton
+        return Problem(
+            lambda theta, chosen: self.objective(theta, rows[chosen]),
+            self.terms,
+            self.scale[rows] if self.scale.dim() == 3 else self.scale,
+            newton=None if newton is None else lambda theta, chosen: newton(theta, rows[chosen]),
+            edm=self.edm,
+        )
+
     def maximise(self, start: Tensor, fixed: int | None = None, iterations: int = 60, curvature: Tensor | None = None) -> Maxima:
         """Maximise from start (E, p), with one parameter fixed and the curvature known if said."""
         curvature = torch.linalg.inv(self.scale) if curvature is None else curvature
@@ -120,14 +131,16 @@ def merge(fits: ProfileFits, better: ProfileFits, rows: Tensor) -> ProfileFits:
 def profile_fits(problem: Problem, starts: Tensor, theta_true: Tensor) -> ProfileFits:
     """Fit from starts (s, E, p), best kept, and profile at theta_true (p,).
 
-    A constrained fit that comes out above the best fit shows that the latter was a local maximum; the fit
+    A constrained fit that comes out above the best fit shows that the latter was a local maximum; such a fit
     is then repeated from there.
     """
     best = _best_of([problem.maximise(start) for start in starts])
     fits = _profiled(problem, best, theta_true)
-    if bool((fits.t_true < -_BETTER).any()):
-        better = _best_of([best, problem.maximise(_highest(fits))])
-        fits = _profiled(problem, better, theta_true)
+    local = (fits.t_true < -_BETTER).any(-1).nonzero().flatten()
+    if len(local):
+        some = problem.at(local)
+        better = _best_of([best.at(local), some.maximise(_highest(fits)[local])])
+        fits = merge(fits, _profiled(some, better, theta_true), local)
     best_kept = (fits.t_true > -_WORSE).all(-1)
     t_true, converged, valid = fits.t_true.clamp_min(0), fits.converged & best_kept, fits.valid & best_kept
     return ProfileFits(fits.theta, fits.covariance, fits.value, t_true, fits.conditional, converged, valid)

@@ -20,6 +20,8 @@ Curvature = Callable[[Tensor, Tensor], Tensor]
 """theta (e, p), rows (e,) -> minus the Hessian (e, p, p)."""
 
 EDM = 1e-8
+# 0.005 sigma off at most, in half the steps, and within reach of float32.
+EDM_NEAR = 1e-5
 _EDM_STALLED = 1e-4
 _ARMIJO = 1e-4
 _MOST_HALVINGS = 12
@@ -38,6 +40,10 @@ class Maxima:
     value: Tensor
     gradient: Tensor
     converged: Tensor
+
+    def at(self, rows: Tensor) -> Maxima:
+        """Those of some problems (e,)."""
+        return Maxima(self.theta[rows], self.value[rows], self.gradient[rows], self.converged[rows])
 
 
 @dataclass(frozen=True)

@@ -19,14 +19,11 @@ from touchneedle.estimators.base import Estimator, in_float32
 from touchneedle.inference.batched import Problem, ProfileFits, exact_fits, first, merge, profile_fits, pseudo_objective
 from touchneedle.inference.centre import find_centre, pool_problem
 from touchneedle.inference.likelihood import check_additive
-from touchneedle.inference.maximise import EDM, covariance_of, sigma_of
+from touchneedle.inference.maximise import EDM, EDM_NEAR, covariance_of, sigma_of
 from touchneedle.inference.polynomial import Ball
 from touchneedle.inference.pseudo_experiments import PseudoExperiments
 from touchneedle.inference.surface import PoolSurface, build_surface
 from touchneedle.inference.terms import ExactTerms, Rates
-
-# Exact fits beside a surface, or instead of a rugged one: 0.005 sigma off at most, in half the steps.
-_EDM_NEAR = 1e-5
 
 
 @dataclass(frozen=True)
@@ -205,7 +202,7 @@ class _Run:
         The exact fits start on the surface, with its curvature: a few steps. NaN if most of them failed.
         """
         objective = pseudo_objective(self.estimator, self.experiments[rows], self.centre.terms)
-        problem = Problem(objective, self.centre.terms, fits.covariance[rows], edm=_EDM_NEAR)
+        problem = Problem(objective, self.centre.terms, fits.covariance[rows], edm=EDM_NEAR)
         maxima = problem.maximise(fits.theta[rows])
         found = maxima.converged
         if not len(rows) or 2 * int(found.sum()) < len(rows):
@@ -254,7 +251,7 @@ class _Run:
             return self.estimator
         some, every = self.experiments[rows], torch.arange(len(rows))
         values = [pseudo_objective(each, some, self.centre.terms)(theta, every)[0] for each in (quick, self.estimator)]
-        return quick if float((values[0] - values[1]).std()) < _EDM_NEAR else self.estimator
+        return quick if float((values[0] - values[1]).std()) < EDM_NEAR else self.estimator
 
     def _exact(self, rows: Tensor, near: ProfileFits | None = None, good: Tensor | None = None) -> ProfileFits:
         """Exact fits of some experiments (e,); those that are ``good`` (E,) start at fits ``near`` them (E)."""
@@ -262,7 +259,7 @@ class _Run:
         if near is not None and good is not None:
             estimator = self._quick(near, good[: len(near.theta)].nonzero().flatten()[: self.options.n_check])
             starts = torch.cat([torch.where(good[rows, None], near.theta[rows], starts[0])[None], starts[1:]])
-            scale, edm = torch.where(good[rows, None, None], near.covariance[rows], scale), _EDM_NEAR
+            scale, edm = torch.where(good[rows, None, None], near.covariance[rows], scale), EDM_NEAR
         return exact_fits(estimator, self.experiments, self.centre.terms, rows, starts, scale, edm, self.tested)
 
     def _packed(

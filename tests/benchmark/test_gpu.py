@@ -5,31 +5,15 @@ from pathlib import Path
 import pytest
 import torch
 
+from tests.benchmark.trainable import TRAINED, prepared
 from touchneedle.benchmark.config import EnsembleConfig, EvaluationConfig, OptimizerConfig, TrainerConfig
-from touchneedle.benchmark.data import make_events
 from touchneedle.benchmark.evaluate import evaluate
 from touchneedle.benchmark.store import load_fit, save_fit
 from touchneedle.benchmark.train import train, train_ensemble
-from touchneedle.conf.registry import ESTIMATOR_TABLE
-from touchneedle.estimators.base import Estimator, build_estimator
+from touchneedle.estimators.base import build_estimator
 from touchneedle.estimators.ensemble import Ensemble
-from touchneedle.toys.base import Events, Toy, build_toy
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")]
-
-
-TOYS = {"mined": "eft_quadratic", "signed": "signed_mixture"}
-DESIGNS = ("prior", "templates", "pairs", "nominal")
-NEEDS_TEMPLATES = ("ratio_morphed", "template_histogram")
-TRAINED = [name for name in sorted(ESTIMATOR_TABLE) if name not in ("best_gaussian", "oracle", "oracle_narrow", "oracle_shifted")]
-
-
-def prepared(name: str) -> tuple[Estimator, Events, Toy]:
-    """An estimator and events on a toy that its method needs."""
-    toy = build_toy(next((toy for word, toy in TOYS.items() if word in name or name == "score_sally"), "fnf_two_class"))
-    estimator = build_estimator(name, toy.spec)
-    design = "templates" if name in NEEDS_TEMPLATES else next(design for design in DESIGNS if design in estimator.designs)
-    return estimator, make_events(toy, 4_000, design, 0), toy
 
 
 @pytest.mark.parametrize("name", TRAINED)
