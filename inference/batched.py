@@ -6,7 +6,9 @@ polynomial surface (Newton, exact curvature); only the `Problem` differs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -41,6 +43,7 @@ class Problem:
         scale: covariance (p, p), or one for each (E, p, p), that sets first steps.
         newton: exact curvature where it is cheap.
         edm: distance to the maximum in ln L below which a fit has converged.
+        within: theta (e, p) -> where a free fit may go (e,); one that would leave gives up, and is not profiled.
     """
 
     objective: Objective
@@ -48,6 +51,7 @@ class Problem:
     scale: Tensor
     newton: Curvature | None = None
     edm: float = EDM
+    within: Callable[[Tensor], Tensor] | None = None
 
     @property
     def region(self) -> Region:
@@ -71,13 +75,15 @@ class Problem:
             self.scale[rows] if self.scale.dim() == 3 else self.scale,
             newton=None if newton is None else lambda theta, chosen: newton(theta, rows[chosen]),
             edm=self.edm,
+            within=self.within,
         )
 
     def maximise(self, start: Tensor, fixed: int | None = None, iterations: int = 60, curvature: Tensor | None = None) -> Maxima:
         """Maximise from start (E, p), with one parameter fixed and the curvature known if said."""
         curvature = torch.linalg.inv(self.scale) if curvature is None else curvature
         region = self.region_without(fixed)
-        return maximise(self.objective, start, region, curvature, newton=self.newton, iterations=iterations, edm=self.edm)
+        objective = self.objective if self.within is None or fixed is not None else partial(_confined, self.objective, self.within)
+        return maximise(objective, start, region, curvature, newton=self.newton, iterations=iterations, edm=self.edm)
 
     def curvature(self, theta: Tensor) -> Tensor:
         """Minus the Hessian (E, p, p) at theta (E, p)."""
@@ -135,6 +141,14 @@ def profile_fits(problem: Problem, starts: Tensor, theta_true: Tensor) -> Profil
     is then repeated from there.
     """
     best = _best_of([problem.maximise(start) for start in starts])
+    found = best.converged.nonzero().flatten()
+    if problem.within is None or len(found) == len(best.theta):
+        return _profile(problem, best, theta_true)
+    given_up = _unprofiled(best, len(problem.terms.parameters.interest))
+    return merge(given_up, _profile(problem.at(found), best.at(found), theta_true), found) if len(found) else given_up
+
+
+def _profile(problem: Problem, best: Maxima, theta_true: Tensor) -> ProfileFits:
     fits = _profiled(problem, best, theta_true)
     local = (fits.t_true < -_BETTER).any(-1).nonzero().flatten()
     if len(local):
@@ -146,6 +160,15 @@ def profile_fits(problem: Problem, starts: Tensor, theta_true: Tensor) -> Profil
     return ProfileFits(fits.theta, fits.covariance, fits.value, t_true, fits.conditional, converged, valid)
 
 
+def _unprofiled(best: Maxima, n_interest: int) -> ProfileFits:
+    """Fits that failed: NaN for all that was not looked for."""
+    nan, failed = best.theta.new_full((), torch.nan), torch.zeros_like(best.converged)
+    e, p = best.theta.shape
+    return ProfileFits(
+        best.theta, nan.expand(e, p, p), best.value, nan.expand(e, n_interest), nan.expand(e, n_interest, p), failed, failed
+    )  # fmt: skip
+
+
 def exact_fits(
     estimator: Estimator,
     experiments: PseudoExperiments,
@@ -155,13 +178,14 @@ def exact_fits(
     scale: Tensor,
     edm: float = EDM,
     tested: Tensor | None = None,
+    within: Callable[[Tensor], Tensor] | None = None,
 ) -> ProfileFits:
     """Fit the chosen pseudo-experiments (e,) by the estimator itself, in float64, from starts (s, e, p).
 
     ``scale`` is a covariance that sets first steps, (p, p) or one for each (e, p, p); profiled at ``tested`` (p,), the
-    truth by default.
+    truth by default. Free fits stay ``within``, see `Problem`.
     """
-    chosen = Problem(pseudo_objective(estimator, experiments[rows], terms), terms, scale, edm=edm)
+    chosen = Problem(pseudo_objective(estimator, experiments[rows], terms), terms, scale, edm=edm, within=within)
     return profile_fits(chosen, starts, experiments.theta_true if tested is None else tested)
 
 
@@ -170,6 +194,15 @@ def pseudo_objective(estimator: Estimator, experiments: PseudoExperiments, terms
     check_additive(estimator)
     weight = torch.ones(len(experiments.index), dtype=torch.float64)
     return EventObjective(estimator, experiments.pool.x, experiments.index, experiments.owner, weight, experiments.summaries, terms)
+
+
+def _confined(objective: Objective, within: Callable[[Tensor], Tensor], theta: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """The objective, minus infinity outside."""
+    value, gradient = theta.new_full((len(theta),), -torch.inf), torch.zeros_like(theta)
+    inside = within(theta).nonzero().flatten()
+    if len(inside):
+        value[inside], gradient[inside] = objective(theta[inside], rows[inside])
+    return value, gradient
 
 
 def _best_of(maxima: list[Maxima]) -> Maxima:

@@ -44,6 +44,11 @@ class LocalNormalisation:
     coefficients: Tensor
     residual: float
 
+    @property
+    def ball(self) -> Ball | None:
+        """Where c is known; None for an expansion."""
+        return self.monomials.ball if isinstance(self.monomials, Monomials) else None
+
     def __call__(self, theta: Tensor) -> Tensor:
         """c at theta (m, p): shape (m,); differentiable."""
         return self.monomials(theta) @ self.coefficients

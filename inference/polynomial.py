@@ -63,9 +63,13 @@ class Ball:
         inside = self._sobol[_within(self._sobol, self.bounds) & _within(self._sobol, self.trained)]
         return inside[:count]
 
+    def contains(self, theta: Tensor) -> Tensor:
+        """Whether |z| <= radius at theta (m, p): shape (m,)."""
+        return self.distance(theta) <= self.radius
+
     def holds(self, theta: Tensor) -> Tensor:
         """Whether a polynomial over the ball may be trusted at theta (m, p): shape (m,)."""
-        return (self.distance(theta) <= self.radius) & _within(theta, self.trained)
+        return self.contains(theta) & _within(theta, self.trained)
 
     @property
     def share_in_bounds(self) -> float:

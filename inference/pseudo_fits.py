@@ -9,6 +9,7 @@ with more than 5 parameters or with a ball that sticks out of the bounds go to e
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -33,8 +34,8 @@ class FitOptions:
     Attributes:
         method: ``auto`` chooses; ``surface`` and ``batched`` force one.
         radius: of the design ball, in sigma.
-        order: of the polynomial surface; 0 chooses: 4 for up to 3 parameters and fewer than 300 events, where ln L is
-            farther from quadratic over 4 sigma (error 0.04 sigma at order 3, 0.006 at order 4), 3 otherwise.
+        order: of the polynomial surface; 0 chooses: 4 for up to 3 parameters and few events, 3 otherwise.
+        few_events: where ln L is farther from quadratic over 4 sigma (below 300, error 0.04 sigma at order 3, 0.006 at order 4).
         min_points: design points at the least (1.6 per coefficient otherwise).
         max_parameters: above it the surface is not tried.
         min_share_in_bounds: of the ball; below it the surface is not tried.
@@ -44,11 +45,14 @@ class FitOptions:
         max_outside: largest share of maxima outside the ball, likewise.
         max_exact: exact fits at most, beyond the checked ones; experiments after them are left out.
         n_starts: starting points of exact fits: the centre, and with 2 the truth; the best maximum is kept.
+        give_up: exact fits fail where they would leave the ball of a local normalisation, beyond which ln L means nothing;
+            otherwise they go on to the bounds.
     """
 
     method: Literal["auto", "surface", "batched"] = "auto"
     radius: float = 4.0
     order: int = 0
+    few_events: float = 300.0
     min_points: int = 32
     max_parameters: int = 5
     min_share_in_bounds: float = 0.75
@@ -58,6 +62,7 @@ class FitOptions:
     max_outside: float = 0.5
     max_exact: int = 500
     n_starts: int = 1
+    give_up: bool = False
 
 
 @dataclass(frozen=True)
@@ -176,7 +181,7 @@ class _Run:
         return build_surface(self.estimator, self.experiments, self.centre.terms, ball, order=self._order(), at_least=options.min_points)
 
     def _order(self) -> int:
-        few = len(self.parameters) <= 3 and self.experiments.n_events < 300
+        few = len(self.parameters) <= 3 and self.experiments.n_events < self.options.few_events
         return self.options.order or (4 if few else 3)
 
     def on_surface(self, surface: PoolSurface) -> PseudoFits:
@@ -260,7 +265,13 @@ class _Run:
             estimator = self._quick(near, good[: len(near.theta)].nonzero().flatten()[: self.options.n_check])
             starts = torch.cat([torch.where(good[rows, None], near.theta[rows], starts[0])[None], starts[1:]])
             scale, edm = torch.where(good[rows, None, None], near.covariance[rows], scale), EDM_NEAR
-        return exact_fits(estimator, self.experiments, self.centre.terms, rows, starts, scale, edm, self.tested)
+        return exact_fits(estimator, self.experiments, self.centre.terms, rows, starts, scale, edm, self.tested, self._within())
+
+    def _within(self) -> Callable[[Tensor], Tensor] | None:
+        """Where free exact fits stay; anywhere where more starts say that there are several maxima."""
+        local = self.centre.terms.normalisation
+        known = None if local is None else local.ball
+        return known.contains if known is not None and self.options.give_up and not len(self.more_starts) else None
 
     def _packed(
         self,

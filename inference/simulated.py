@@ -16,7 +16,6 @@ from torch import Tensor
 
 from touchneedle.conf.errors import InputError
 from touchneedle.inference.likelihood import Likelihood
-from touchneedle.inference.polynomial import Monomials
 from touchneedle.inference.pools import Pool, Simulator, model_pool, simulated_pool
 from touchneedle.inference.pseudo_experiments import PseudoExperiments, draw_pseudo_experiments
 from touchneedle.inference.pseudo_fits import FitOptions, PseudoFits, fit_pseudo_experiments
@@ -38,7 +37,10 @@ _CHECKED = 8
 # scatters by 0.23 and is 0.00 +- 0.04 off, where a third of the exact fits do not converge).
 _RIPPLES = 0.25
 
-DEFAULTS = FitOptions(min_share_in_bounds=_SHARE_AT_A_BOUNDARY, n_check=_CHECKED, max_check_rms=_RIPPLES)
+# Of up to 3 parameters order 4 takes a third longer, is five times closer for a ratio, and holds where ripples make order 3 fail.
+DEFAULTS = FitOptions(
+    few_events=math.inf, min_share_in_bounds=_SHARE_AT_A_BOUNDARY, n_check=_CHECKED, max_check_rms=_RIPPLES, give_up=True
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -139,10 +141,9 @@ def meaningful(fits: PseudoFits) -> Tensor:
     A ratio with a local normalisation is normalised inside a ball alone; beyond, ln L may rise without end.
     """
     local = fits.terms.normalisation
-    if local is None or not isinstance(local.monomials, Monomials):
+    if local is None or local.ball is None:
         return fits.converged
-    ball = local.monomials.ball
-    return fits.converged & (ball.distance(fits.theta) <= ball.radius)
+    return fits.converged & local.ball.contains(fits.theta)
 
 
 def expected_events(likelihood: Likelihood, theta: Tensor, n_events: float | None = None) -> float:
