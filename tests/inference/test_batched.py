@@ -5,7 +5,6 @@ from types import SimpleNamespace
 import torch
 
 from touchneedle.inference.batched import Problem, profile_fits
-from touchneedle.inference.maximise import Region
 
 LOW, HIGH = torch.tensor([[-3.0, -3.0], [3.0, 3.0]], dtype=torch.float64)
 TERMS = SimpleNamespace(range=(LOW, HIGH), parameters=SimpleNamespace(interest=(0,)))
@@ -72,6 +71,5 @@ def test_some_problems_are_the_same_problems():
     rows, start = torch.tensor([3, 1]), torch.zeros(2, 2, dtype=torch.float64)
     some = Problem(at_rows, TERMS, scale, newton=lambda theta, chosen: UNIT * (1 + chosen[:, None, None])).at(rows)
     torch.testing.assert_close(some.scale, scale[rows])
-    assert isinstance(some.region, Region)
-    torch.testing.assert_close(some.maximise(start).theta, torch.tensor([[1.5, -1.5], [0.5, -0.5]], dtype=torch.float64))
+    torch.testing.assert_close(some.maximise(start).theta, torch.tensor([[1.5, -1.5], [0.5, -0.5]], dtype=torch.float64), atol=1e-3, rtol=0)
     torch.testing.assert_close(some.curvature(start), UNIT * (1 + rows[:, None, None]))
