@@ -17,6 +17,7 @@ from torch.nn.functional import pad, softplus
 
 # Bins are no narrower than this share of the whole, and no slope at a knot is flatter.
 LEAST = 1e-3
+_MOST_IN_A_BYTE = 255
 # softplus of it is 1 - LEAST, so that free numbers of zero give slopes of one.
 _UNIT_SLOPE = math.log(math.expm1(1 - LEAST))
 
@@ -69,16 +70,21 @@ def _bin_of(value: Tensor, parameters: Tensor, reach: float, axis: int) -> Bin:
     free, slopes = parameters[:, : 2 * bins].unflatten(1, (2, bins)), parameters[:, 2 * bins :]
     share = (free - free.detach().amax(2, keepdim=True)).exp_()
     total, upper = share.sum(2), _running_sums(share, reach) @ share
-    passed = (value + reach)[:, None] * total[:, axis, None] >= upper[:, axis, :-1]
-    # Bytes are counted in a fraction of the time of truth values.
-    index = passed.view(torch.uint8).sum(1, keepdim=True, dtype=torch.uint8).long()
+    index = _count((value + reach)[:, None] * total[:, axis, None] >= upper[:, axis, :-1])
     at_index = index[:, None].expand(-1, 2, -1, -1)
     size = 2 * reach * (LEAST + (1 - LEAST * bins) * share.gather(2, at_index).squeeze(2) / total)
     low = upper.gather(2, at_index).squeeze(2) / total - size - reach
-    knot = torch.cat([index - 1, index], 1)
-    at_end = (knot < 0) | (knot > bins - 2)
-    slope = LEAST + softplus(torch.where(at_end, 0.0, slopes.gather(1, knot.clamp(0, bins - 2))) + _UNIT_SLOPE)
+    ends = pad(slopes, (0, 0, 1, 1)).gather(1, torch.cat([index, index + 1], 1))
+    slope = LEAST + softplus(ends + _UNIT_SLOPE)
     return Bin(*low.unbind(1), *size.unbind(1), *slope.unbind(1))
+
+
+def _count(passed: Tensor) -> Tensor:
+    """How many are true along the second axis, (d, 1, n)."""
+    # Bytes are counted in a fraction of the time, but a compiler does better by itself.
+    if torch.compiler.is_compiling() or passed.shape[1] > _MOST_IN_A_BYTE:
+        return passed.sum(1, keepdim=True)
+    return passed.view(torch.uint8).sum(1, keepdim=True, dtype=torch.uint8).long()
 
 
 def _running_sums(share: Tensor, reach: float) -> Tensor:

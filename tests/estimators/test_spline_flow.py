@@ -20,8 +20,8 @@ def generator(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def free_parameters(scale: float) -> Tensor:
-    return scale * torch.randn(D, 3 * K - 1, N, generator=generator(0), dtype=torch.float64)
+def free_parameters(scale: float, bins: int = K) -> Tensor:
+    return scale * torch.randn(D, 3 * bins - 1, N, generator=generator(0), dtype=torch.float64)
 
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 5.0])
@@ -45,8 +45,9 @@ def test_free_parameters_of_zero_are_the_identity() -> None:
     assert float(log_slope.abs().max()) < 1e-12
 
 
-def test_there_and_back() -> None:
-    parameters = free_parameters(3.0)
+@pytest.mark.parametrize("bins", [1, K, 300])
+def test_there_and_back(bins: int) -> None:
+    parameters = free_parameters(3.0, bins)
     x = 3 * torch.randn(D, N, generator=generator(2), dtype=torch.float64)
     y, _ = rational_quadratic.forward(x, parameters, REACH)
     torch.testing.assert_close(rational_quadratic.inverse(y, parameters, REACH), x, atol=1e-9, rtol=0)
