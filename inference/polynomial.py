@@ -1,6 +1,6 @@
 """A ball in parameter space, points in it, and polynomials over it.
 
-Shared by the local normalisation (quadratic) and the pseudo-experiment surface (cubic). The ball is
+Shared by the local normalisation (quadratic) and the pseudo-experiment surface (cubic or quartic). The ball is
 round in whitened coordinates z = T^-1 (theta - centre), T T^t = covariance, so its radius is in sigma.
 """
 

@@ -1,6 +1,6 @@
 """Fits of pseudo-experiments: the one entry point, and the safeguards of the surface.
 
-Centre on the estimator's own fit of the pool; draw a ball of 4 sigma; fit all experiments on a cubic surface;
+Centre on the estimator's own fit of the pool; draw a ball of 4 sigma; fit all experiments on a cubic or quartic surface;
 refit by the exact likelihood what left the ball, in float32 where ln L is the same; check 20 fits by the exact
 likelihood; if they differ by more than 0.1 sigma, declare the surface failed and fit everything exactly. Problems
 with more than 5 parameters or with a ball that sticks out of the bounds go to exact batched fits at once.

@@ -1,9 +1,9 @@
-"""The shared-pool surface: ln L of every pseudo-experiment as a cubic in theta, from one table.
+"""The shared-pool surface: ln L of every pseudo-experiment as a cubic or quartic in theta, from one table.
 
 log_ratio of all pool events is tabulated at M Sobol points of a ball of 4 sigma around the estimator's own
 fit; the table is summed over the events of an experiment first, and only then a polynomial is fitted (one
 small matrix product). Rates, constraints and local normalisation are added exactly. A fit then costs under a
-millisecond. A cubic is unbounded and a rugged estimator is no polynomial: `pseudo_fits` holds the safeguards.
+millisecond. A polynomial is unbounded and a rugged estimator is no polynomial: `pseudo_fits` holds the safeguards.
 """
 
 from __future__ import annotations
