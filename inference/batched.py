@@ -138,7 +138,7 @@ def profile_fits(problem: Problem, starts: Tensor, theta_true: Tensor) -> Profil
     """Fit from starts (s, E, p), best kept, and profile at theta_true (p,).
 
     A constrained fit that comes out above the best fit shows that the latter was a local maximum; such a fit
-    is then repeated from there.
+    is then repeated from there, and one that did not converge from where it ended.
     """
     best = _best_of([problem.maximise(start) for start in starts])
     found = best.converged.nonzero().flatten()
@@ -150,11 +150,11 @@ def profile_fits(problem: Problem, starts: Tensor, theta_true: Tensor) -> Profil
 
 def _profile(problem: Problem, best: Maxima, theta_true: Tensor) -> ProfileFits:
     fits = _profiled(problem, best, theta_true)
-    local = (fits.t_true < -_BETTER).any(-1).nonzero().flatten()
-    if len(local):
-        some = problem.at(local)
-        better = _best_of([best.at(local), some.maximise(_highest(fits)[local])])
-        fits = merge(fits, _profiled(some, better, theta_true), local)
+    again = ((fits.t_true < -_BETTER).any(-1) | ~fits.converged).nonzero().flatten()
+    if len(again):
+        some = problem.at(again)
+        better = _best_of([best.at(again), some.maximise(_highest(fits)[again])])
+        fits = merge(fits, _profiled(some, better, theta_true), again)
     best_kept = (fits.t_true > -_WORSE).all(-1)
     t_true, converged, valid = fits.t_true.clamp_min(0), fits.converged & best_kept, fits.valid & best_kept
     return ProfileFits(fits.theta, fits.covariance, fits.value, t_true, fits.conditional, converged, valid)

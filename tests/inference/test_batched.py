@@ -66,6 +66,21 @@ def test_a_lower_maximum_is_left_and_the_others_stay():
     assert (fits.t_true >= 0).all()
 
 
+def test_a_fit_that_did_not_converge_is_repeated():
+    calls = []
+
+    def fails_at_first(theta, rows):
+        value, slope = at_rows(theta, rows)
+        calls.append(rows)
+        # After the start no step of the first search is uphill.
+        return (value - 1e6 if 1 < len(calls) < 14 else value), slope
+
+    start, truth = torch.tensor([0.3, 0.4], dtype=torch.float64).expand(1, 2, 2), torch.tensor([2.5, 0.0], dtype=torch.float64)
+    fits = profile_fits(Problem(fails_at_first, TERMS, UNIT), start, truth)
+    assert fits.valid.all()
+    torch.testing.assert_close(fits.theta, torch.tensor([[0.0, 0.0], [0.5, -0.5]], dtype=torch.float64), atol=1e-4, rtol=0)
+
+
 def test_some_problems_are_the_same_problems():
     scale = torch.stack([UNIT * (k + 1) for k in range(4)])
     rows, start = torch.tensor([3, 1]), torch.zeros(2, 2, dtype=torch.float64)
