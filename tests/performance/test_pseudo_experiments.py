@@ -42,7 +42,7 @@ PARTS = {
     "exact fits of what leaves the ball": _Run._exact,
 }
 WANTED = 30.0
-FREE_ALONE = "no t at the truth: half of what is measured"
+FREE_ALONE = "the loop leaves out t at the truth"
 DISTANCE = "ripples of a trained flow are no polynomial of low order"
 
 
