@@ -7,7 +7,7 @@ polynomial surface (Newton, exact curvature); only the `Problem` differs.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -69,13 +69,11 @@ class Problem:
     def at(self, rows: Tensor) -> Problem:
         """Some of the problems (e,)."""
         newton = self.newton
-        return Problem(
-            lambda theta, chosen: self.objective(theta, rows[chosen]),
-            self.terms,
-            self.scale[rows] if self.scale.dim() == 3 else self.scale,
+        return replace(
+            self,
+            objective=lambda theta, chosen: self.objective(theta, rows[chosen]),
+            scale=self.scale[rows] if self.scale.dim() == 3 else self.scale,
             newton=None if newton is None else lambda theta, chosen: newton(theta, rows[chosen]),
-            edm=self.edm,
-            within=self.within,
         )
 
     def maximise(self, start: Tensor, fixed: int | None = None, iterations: int = 60, curvature: Tensor | None = None) -> Maxima:
