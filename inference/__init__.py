@@ -20,6 +20,7 @@ from touchneedle.inference.coverage import Coverage, coverage
 from touchneedle.inference.event_files import EventFile, open_events, read_events
 from touchneedle.inference.figures import draw_corner
 from touchneedle.inference.fit import FitResult, fit
+from touchneedle.inference.fit_options import FitOptions
 from touchneedle.inference.goodness_of_fit import GoodnessOfFit, goodness_of_fit
 from touchneedle.inference.impacts import Impact, Impacts, impacts
 from touchneedle.inference.interchange import write_iris_hep
@@ -34,7 +35,7 @@ from touchneedle.inference.neyman import NeymanResult, neyman
 from touchneedle.inference.normalisation_check import NormalisationCheck, check_normalisation, fit_normalisation
 from touchneedle.inference.processes import Factor, Process
 from touchneedle.inference.pseudo_experiments import PseudoExperiments, draw_pseudo_experiments
-from touchneedle.inference.pseudo_fits import FitOptions, PseudoFits, fit_pseudo_experiments
+from touchneedle.inference.pseudo_fits import PseudoFits, fit_pseudo_experiments
 from touchneedle.inference.pyhf_workspace import pyhf_workspace
 from touchneedle.inference.rate_fit import fit_rate_model
 from touchneedle.inference.rates import RateModel

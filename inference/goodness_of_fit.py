@@ -17,11 +17,11 @@ from touchneedle.conf.errors import InputError
 from touchneedle.inference.calibrated import share_with_error
 from touchneedle.inference.drawing import blank
 from touchneedle.inference.fit import FitResult
+from touchneedle.inference.fit_options import FitOptions
 from touchneedle.inference.likelihood import Likelihood
 from touchneedle.inference.neyman import check_unit_weights
 from touchneedle.inference.pools import effective_size, model_pool
 from touchneedle.inference.pseudo_experiments import draw_pseudo_experiments
-from touchneedle.inference.pseudo_fits import FitOptions
 from touchneedle.inference.result import Result
 from touchneedle.inference.simulated import fit_simulated, meaningful
 from touchneedle.inference.two_sample import BinnedChi2, EnergyDistance

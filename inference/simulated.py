@@ -15,10 +15,11 @@ import torch
 from torch import Tensor
 
 from touchneedle.conf.errors import InputError
+from touchneedle.inference.fit_options import FitOptions
 from touchneedle.inference.likelihood import Likelihood
 from touchneedle.inference.pools import Pool, Simulator, model_pool, simulated_pool
 from touchneedle.inference.pseudo_experiments import PseudoExperiments, draw_pseudo_experiments
-from touchneedle.inference.pseudo_fits import FitOptions, PseudoFits, fit_pseudo_experiments
+from touchneedle.inference.pseudo_fits import PseudoFits, fit_pseudo_experiments
 from touchneedle.toys.base import Events
 
 Progress = Callable[[int, int], None]

@@ -23,8 +23,9 @@ from touchneedle.benchmark.metrics.averages import (
 from touchneedle.benchmark.metrics.context import EvaluationContext
 from touchneedle.benchmark.metrics.scores import Row
 from touchneedle.benchmark.records import Metric
+from touchneedle.inference.fit_options import FitOptions
 from touchneedle.inference.pseudo_experiments import PseudoExperiments, draw_pseudo_experiments
-from touchneedle.inference.pseudo_fits import FitOptions, PseudoFits, fit_pseudo_experiments
+from touchneedle.inference.pseudo_fits import PseudoFits, fit_pseudo_experiments
 
 LEVELS = {"coverage_68": (math.erf(1 / math.sqrt(2)), 1.0), "coverage_95": (math.erf(2 / math.sqrt(2)), 4.0)}
 N_CHECK = 10

@@ -7,7 +7,7 @@ from touchneedle.estimators.base import build_estimator
 from touchneedle.inference import Likelihood, Simulation, coverage
 from touchneedle.inference.calibrated import Thresholds
 from touchneedle.inference.coverage import METHODS, plug_in_threshold
-from touchneedle.inference.pseudo_fits import FitOptions
+from touchneedle.inference.fit_options import FitOptions
 from touchneedle.toys.base import build_toy
 
 ASYMPTOTIC, NEYMAN, PLUG_IN = range(3)

@@ -8,9 +8,10 @@ import torch
 from touchneedle.conf.errors import InputError
 from touchneedle.inference.centre import whitening
 from touchneedle.inference.description import registered_name
+from touchneedle.inference.fit_options import FitOptions
 from touchneedle.inference.polynomial import Ball
 from touchneedle.inference.pseudo_experiments import draw_pseudo_experiments
-from touchneedle.inference.pseudo_fits import FitOptions, fit_pseudo_experiments
+from touchneedle.inference.pseudo_fits import fit_pseudo_experiments
 from touchneedle.inference.terms import fit_limits
 from touchneedle.toys.base import Events
 
