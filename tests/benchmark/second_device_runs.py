@@ -27,23 +27,41 @@ from touchneedle.estimators.ratio_bce import RatioBce
 from touchneedle.toys.base import Events
 
 CPU = torch.device("cpu")
-FORGETFUL = "weights on the CPU"
 BRIEF = TrainerConfig(max_epochs=1, batch_size=512, progress=False, accelerator="cpu")
 # Of some steps in float32, whose order of operations may differ.
 ROUNDING = 1e-4
 
 
-class Forgetful(RatioBce):
+class FactorOnTheCpu(RatioBce):
     """Makes a tensor without saying where, which works on a CPU alone."""
 
     def _loss(self, events: Events, generator: torch.Generator) -> Tensor:
         return super()._loss(events, generator) * torch.ones(len(events))
 
 
+class NoiseOfTheCpu(RatioBce):
+    """Draws where the events are, by a generator that is not there."""
+
+    def _loss(self, events: Events, generator: torch.Generator) -> Tensor:
+        return super()._loss(events, generator) + torch.rand(len(events), generator=generator, device=events.x.device)
+
+
+class AnswersFromAfar(RatioBce):
+    """Leaves its answers where the network is."""
+
+    def log_ratio(self, x: Tensor, theta: Tensor) -> Tensor:
+        return super().log_ratio(x, theta).to(self.device)
+
+
+# Mistakes that nothing shows on a CPU.
+PLANTED = {"planted_factor": FactorOnTheCpu, "planted_noise": NoiseOfTheCpu, "planted_answers": AnswersFromAfar}
+
+
 def main(names: list[str]) -> None:
     torch.set_num_threads(1)
     warnings.simplefilter("ignore")
-    registry.estimators.register(FORGETFUL)(Forgetful)
+    for name, planted in PLANTED.items():
+        registry.estimators.register(name)(planted)
     for name in names:
         print(json.dumps({"name": name, "wrong": wrong_with(name)}), flush=True)
 

@@ -31,6 +31,8 @@ def test_methods_train_and_answer_on_the_second_device_as_on_the_cpu(names: list
     assert wrong_on_the_second_device(names) == {}
 
 
-def test_a_tensor_that_was_left_on_the_cpu_is_noticed() -> None:
-    (wrong,) = wrong_on_the_second_device(["weights on the CPU"]).values()
-    assert "expected all tensors on simulated_gpu:0; got one of shape (512,) on the CPU" in wrong
+def test_planted_mistakes_are_noticed() -> None:
+    wrong = wrong_on_the_second_device(["planted_factor", "planted_noise", "planted_answers"])
+    assert "expected all tensors on simulated_gpu:0; got one of shape (512,) on the CPU" in wrong["planted_factor"]
+    assert "expected a generator of simulated_gpu:0; got one of the CPU" in wrong["planted_noise"]
+    assert "'log_ratio': device(type='simulated_gpu', index=0)" in wrong["planted_answers"]

@@ -29,10 +29,8 @@ def two_maxima(theta, rows):
 
 def test_fits_that_would_leave_give_up_and_change_no_others():
     start, truth = torch.zeros(1, 5, 2, dtype=torch.float64), torch.zeros(2, dtype=torch.float64)
-    asked = []
 
     def within(theta):
-        asked.append(theta)
         return theta.norm(dim=-1) < 1.2
 
     everywhere = profile_fits(Problem(at_rows, TERMS, UNIT), start, truth)
@@ -44,7 +42,6 @@ def test_fits_that_would_leave_give_up_and_change_no_others():
         torch.testing.assert_close(getattr(confined, name)[:2], getattr(everywhere, name)[:2])
     assert confined.t_true[2:].isnan().all()
     assert within(confined.theta).all()
-    assert len(asked) > 2
     torch.testing.assert_close(everywhere.t_true[:, 0], torch.arange(5).double() ** 2 / 4, atol=1e-6, rtol=0)
 
 
