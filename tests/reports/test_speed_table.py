@@ -122,3 +122,13 @@ def test_the_terminal_shows_the_table(tmp_path: Path, capsys: pytest.CaptureFixt
     assert [line.split("\t")[:2] for line in lines] == [[line.topic, line.what] for line in speed_lines(ROWS)]
     assert lines[1].split("\t")[2:] == ["zuko_nsf", "1.87 ± 0.04 times", "≥ 2 times", "missed"]
     assert summary == "2 of 3 targets are met."
+
+
+def test_a_table_that_is_not_there_or_broken_is_one_line(tmp_path: Path) -> None:
+    from tests.performance.table import main
+
+    with pytest.raises(SystemExit, match=r"gpu.json: expected measured speeds; got none: what needs a GPU \(make bench-gpu\) is skipped"):
+        main(tmp_path / "gpu.json")
+    (tmp_path / "cpu.json").write_text("[{")
+    with pytest.raises(SystemExit, match=r"speeds .*cpu.json: expected a table of measured speeds"):
+        main(tmp_path / "cpu.json")
